@@ -1,0 +1,73 @@
+# Everything needs Python >= 3.11, make and a package index; each target makes what it needs.
+#
+#   make demo     count the words of a novel with map_reduce, on this machine
+#   make test     the tests
+#   make check    format, lint, types
+#   make bench    speed against the targets and the peers (BENCH="--quick" for a short run)
+#   make clean    remove environments and caches
+
+PYTHON ?= python3
+BENCH ?=
+PEERS := lithops ray distributed
+
+VENV := .venv
+BENCH_VENV := .venv-bench
+PIP := -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.run
+	@$(VENV)/bin/python examples/word_count.py
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -q
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: $(BENCH_VENV)/.bench
+	$(BENCH_VENV)/bin/python -m benchmarks.foundation $(BENCH)
+
+clean:
+	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment, three stages: what a run, the tests and the checks need.
+# A stamp is newer than the files that say what to install.
+$(VENV)/.run: pyproject.toml setup.cfg
+	$(call make-venv,$(VENV))
+	$(VENV)/bin/python $(PIP) install -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(VENV)/bin/python $(PIP) install -e '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(VENV)/bin/python $(PIP) install -e '.[dev]'
+	@touch $@
+
+# Each peer by itself: one that has no build for this Python is left out of the table.
+$(BENCH_VENV)/.bench: pyproject.toml setup.cfg
+	$(call make-venv,$(BENCH_VENV))
+	$(BENCH_VENV)/bin/python $(PIP) install -e .
+	@for peer in $(PEERS); do \
+	    echo "installing $$peer"; \
+	    $(BENCH_VENV)/bin/python $(PIP) install $$peer || echo "$$peer cannot be installed here: left out"; \
+	done
+	@touch $@
+
+define make-venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+    echo "lambdamr needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11 ..." >&2; \
+    exit 1; }
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || { \
+    echo "$(PYTHON) could not make an environment; on Debian: apt-get install python3-venv" >&2; \
+    rm -rf $(1); exit 1; }
+endef

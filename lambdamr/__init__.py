@@ -1,0 +1,109 @@
+"""Futures and MapReduce over cloud functions, with an embedded local backend.
+
+>>> import lambdamr
+>>> with lambdamr.Executor() as executor:
+...     executor.map(abs, [-1, -2, 3]).result()
+[1, 2, 3]
+"""
+
+from typing import TYPE_CHECKING
+
+from lambdamr.executor import Executor
+from lambdamr.futures import Data, Future, Futures, TaskStats, as_completed, get_all_results, wait
+from lambdamr_runtime import __version__
+from lambdamr_runtime.errors import (
+    ArgumentNotSerializable,
+    BadKey,
+    CorruptInput,
+    CorruptObject,
+    DuplicateKey,
+    InputChanged,
+    InputNotFound,
+    InvalidInput,
+    InvalidPairs,
+    JobFailed,
+    JobNotFound,
+    LambdamrError,
+    NotSerializable,
+    ReceiptMismatch,
+    RemoteError,
+    RemoteTraceback,
+    ResultNotSerializable,
+    RuntimeMismatch,
+    StoreError,
+    TaskFailed,
+    TaskLost,
+    TaskOutOfMemory,
+    TaskTimeout,
+    UnstableKey,
+)
+
+if TYPE_CHECKING:
+    from lambdamr.attaching import attach
+    from lambdamr.cleaning import clean
+    from lambdamr.inputs import lines
+    from lambdamr.job import Job, JobReport
+
+_LOADED_ON_USE = {
+    "Job": "lambdamr.job",
+    "JobReport": "lambdamr.job",
+    "attach": "lambdamr.attaching",
+    "clean": "lambdamr.cleaning",
+    "lines": "lambdamr.inputs",
+}
+"""Names whose modules `import lambdamr` leaves out, to stay quick."""
+
+__all__ = [
+    "ArgumentNotSerializable",
+    "BadKey",
+    "CorruptInput",
+    "CorruptObject",
+    "Data",
+    "DuplicateKey",
+    "Executor",
+    "Future",
+    "Futures",
+    "InputChanged",
+    "InputNotFound",
+    "InvalidInput",
+    "InvalidPairs",
+    "Job",
+    "JobFailed",
+    "JobNotFound",
+    "JobReport",
+    "LambdamrError",
+    "NotSerializable",
+    "ReceiptMismatch",
+    "RemoteError",
+    "RemoteTraceback",
+    "ResultNotSerializable",
+    "RuntimeMismatch",
+    "StoreError",
+    "TaskFailed",
+    "TaskLost",
+    "TaskOutOfMemory",
+    "TaskStats",
+    "TaskTimeout",
+    "UnstableKey",
+    "__version__",
+    "as_completed",
+    "attach",
+    "clean",
+    "get_all_results",
+    "lines",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _LOADED_ON_USE:
+        raise AttributeError(f"module 'lambdamr' has no attribute {name!r}")
+    value = getattr(import_module(_LOADED_ON_USE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

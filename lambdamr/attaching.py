@@ -1,0 +1,66 @@
+"""Back to jobs that were submitted earlier, by this process or another one."""
+
+import threading
+from time import time
+
+from lambdamr.config import load_config
+from lambdamr.executor import Executor
+from lambdamr.futures import Futures
+from lambdamr.job import Job
+from lambdamr.ownership import is_alive
+from lambdamr.tracking import TrackedJob
+from lambdamr_runtime.errors import JobNotFound
+from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.sweep import sweep
+from lambdamr_runtime.wire import Manifest, StageKind
+
+_executors: dict[str, Executor] = {}
+"""The executor that follows attached jobs, by root."""
+_lock = threading.Lock()
+
+
+def attach(job_id: str, *, root: str | None = None) -> "Futures | Job":
+    """Return the futures, or the map_reduce job, of an earlier submission.
+
+    A job whose client is gone goes on here: what it had committed stays, the rest is run by the
+    workers of this process.
+
+    Args:    root: where the job is stored; None: as configured.
+    Raises:  JobNotFound; RuntimeMismatch: made with another Python or release.
+    """
+    tracked, executor = _track(job_id, root or load_config().root)
+    bars = executor.bars()
+    if tracked.manifest.stages[0].kind is StageKind.MAP:
+        return Job(tracked, bars)
+    return Futures(tracked.stages[-1].futures, progress=bars)
+
+
+def attach_stage(job_id: str, root: str, stage: int) -> Futures:
+    """Return the futures of one stage: how a future that was pickled comes back."""
+    tracked, executor = _track(job_id, root)
+    return Futures(tracked.stages[stage].futures, progress=executor.bars())
+
+
+def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
+    with _lock:
+        executor = _executors.get(root)
+        if executor is None:
+            executor = _executors[root] = Executor(root=root)
+    engine = executor.engine()
+    known = engine.poller.find(job_id)
+    if known is not None:
+        return known, executor
+    store = engine.backend.store
+    key = JobKeys(job_id).manifest
+    try:
+        manifest = Manifest.decode(store.get(key), key)
+    except FileNotFoundError:
+        raise JobNotFound(
+            f"There is no job {job_id!r} under {root}. Check the id, and root= or LAMBDAMR_ROOT."
+        ) from None
+    tracked = TrackedJob(manifest, engine.backend, engine.poller)
+    tracked.launched = True
+    engine.poller.add(tracked)
+    if not is_alive(root, manifest.owner):
+        sweep(store, manifest, engine.backend.invoke, time())
+    return tracked, executor

@@ -1,0 +1,61 @@
+"""What an executor asks of the place where its jobs run."""
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from lambdamr_runtime.store import Store
+    from lambdamr_runtime.wire import Event
+
+
+class Listener(Protocol):
+    """Whom a backend tells what it happens to know; correctness rests on the store alone."""
+
+    def committed(self, job: str, stage: int, chunk: int) -> None:
+        """A chunk has an outcome. Called from any thread."""
+        ...
+
+    def failed(self, job: str, reason: str) -> None:
+        """The job cannot go on here, for a reason that no outcome will tell."""
+        ...
+
+
+class Backend(Protocol):
+    """A place where jobs run."""
+
+    store: "Store"
+    owner: str
+    """Name under which jobs of this client are known to be alive; "" where nobody need know."""
+    width: int
+    """Most lanes of a stage."""
+    memory_mb: int
+    """Memory of a worker, for planning; MiB."""
+    hints: bool
+    """Whether commits are hinted, so that polling may start slowly."""
+    helps: bool
+    """Whether this process is itself a worker, whose waiting tasks run chunks of their jobs."""
+
+    def connect(self, listener: Listener) -> None:
+        """Tell *listener* from now on; called once, before anything else."""
+        ...
+
+    def invoke(self, event: "Event") -> None:
+        """Launch an event."""
+        ...
+
+    def withdraw(self, job: str) -> bool:
+        """Drop the job's events that have not begun; False if one has, or nobody knows."""
+        ...
+
+    def has_begun(self, job: str) -> bool:
+        """Whether an event of the job is known to have begun and not ended."""
+        ...
+
+    def help(self, job: str) -> bool:
+        """Run a queued event of a job in this very thread, if this is a waiting task and there is
+        one; whether it did.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop what was started."""
+        ...

@@ -1,0 +1,94 @@
+"""Removing what earlier jobs left in a directory.
+
+A job's age is in its id. Only whole jobs go, with all their shuffle objects; a job that has not
+ended and whose client lives is never touched. Functions and data are shared between jobs: they go
+when they have not been written for the age, and every submission writes what it needs anew.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+
+from lambdamr.config import load_config
+from lambdamr.ownership import is_alive
+from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.keys import JOBS, JobKeys
+from lambdamr_runtime.store import Store, local_path, open_store
+from lambdamr_runtime.wire import Manifest
+
+DAY_S = 86_400.0
+
+_SHARED = ("functions", "data")
+
+
+def clean(older_than_s: float | None = None, *, root: str | None = None) -> list[str]:
+    """Remove ended and abandoned jobs that are older than so many seconds.
+
+    Args:     older_than_s: None: the configured keep_days. root: None: as configured.
+    Returns:  ids of the jobs that were removed, oldest first.
+    """
+    config = load_config()
+    age_s = config.keep_days * DAY_S if older_than_s is None else older_than_s
+    return clean_root(open_store(root or config.root), age_s)
+
+
+def clean_daily(store: Store, keep_days: float) -> None:
+    """Clean a directory unless somebody did so within a day."""
+    marker = os.path.join(_folder(store), "cleaned")
+    try:
+        if time.time() - os.stat(marker).st_mtime < DAY_S:
+            return
+    except FileNotFoundError:
+        pass
+    with contextlib.suppress(OSError):  # a read-only or vanished directory is nobody's to clean
+        with open(marker, "wb"):
+            pass
+        clean_root(store, keep_days * DAY_S)
+
+
+def clean_root(store: Store, age_s: float) -> list[str]:
+    """Remove the jobs of a directory store; see `clean`."""
+    folder = _folder(store)
+    limit = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time() - age_s))
+    with contextlib.suppress(FileNotFoundError):
+        jobs = sorted(os.listdir(os.path.join(folder, JOBS)))
+        removed = [job for job in jobs if job < limit and not _is_running(store, job)]
+        for job in removed:
+            _remove(folder, job)
+        _remove_shared(folder, time.time() - age_s)
+        return removed
+    return []
+
+
+def _is_running(store: Store, job: str) -> bool:
+    keys = JobKeys(job)
+    if store.exists(keys.report):
+        return False
+    try:
+        manifest = Manifest.decode(store.get(keys.manifest), keys.manifest)
+    except (FileNotFoundError, LambdamrError):  # never launched, or of another release
+        return False
+    return is_alive(store.root, manifest.owner)
+
+
+def _remove(folder: str, job: str) -> None:
+    keys = JobKeys(job)
+    for prefix in (*keys.shuffle_prefixes, keys.prefix):
+        shutil.rmtree(os.path.join(folder, prefix), ignore_errors=True)
+
+
+def _remove_shared(folder: str, before_s: float) -> None:
+    for name in _SHARED:
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(os.path.join(folder, name)):
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < before_s:
+                        os.unlink(entry.path)
+
+
+def _folder(store: Store) -> str:
+    path = local_path(store.root)
+    if path is None:
+        raise ValueError(f"{store.root} is no local directory; its lifecycle rules clean it.")
+    return path

@@ -1,0 +1,109 @@
+"""Settings that hold for every executor of a user: a TOML file, and the environment over it.
+
+# the user's configuration folder, lambdamr/config.toml; or the file that LAMBDAMR_CONFIG names
+root = "/data/lambdamr"      # LAMBDAMR_ROOT       where jobs are stored
+workers = 8                  # LAMBDAMR_WORKERS    worker processes
+memory_mb = 2048             # LAMBDAMR_MEMORY_MB  memory limit of a worker
+timeout_s = 600              # LAMBDAMR_TIMEOUT_S  time limit of a task
+progress = false             # LAMBDAMR_PROGRESS   progress bars (0/1)
+keep_days = 7                # LAMBDAMR_KEEP_DAYS  age at which stored jobs are removed
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is configured; None stands for "decide yourself"."""
+
+    root: str
+    workers: int | None = None
+    memory_mb: int | None = None
+    timeout_s: float | None = None
+    progress: bool | None = None
+    keep_days: float = 7.0
+
+
+_TYPES = {
+    "root": str,
+    "workers": int,
+    "memory_mb": int,
+    "timeout_s": float,
+    "progress": bool,
+    "keep_days": float,
+}
+
+
+def load_config(environment: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration.
+
+    Raises:  ValueError: an unknown name or a value of another type, naming the file or variable.
+    """
+    values = {**_from_file(environment), **_from_environment(environment)}
+    if "root" not in values:
+        import platformdirs  # only where nobody says where
+
+        values["root"] = platformdirs.user_cache_dir("lambdamr")
+    values["root"] = os.path.abspath(os.path.expanduser(values["root"]))
+    return Config(**values)
+
+
+def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    path = environment.get("LAMBDAMR_CONFIG") or _default_path()
+    if not os.path.exists(path) and "LAMBDAMR_CONFIG" not in environment:
+        return {}
+    import tomllib  # 7 ms, and most people have no file
+
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        raise ValueError(f"LAMBDAMR_CONFIG names {path}, which does not exist.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    known = [field.name for field in fields(Config)]
+    for name in table:
+        if name not in known:
+            raise ValueError(f"{path} has {name!r}; the names are {', '.join(known)}.")
+    return {name: _checked(name, value, path) for name, value in table.items()}
+
+
+def _default_path() -> str:
+    import platformdirs  # only where nobody says where
+
+    return os.path.join(platformdirs.user_config_dir("lambdamr"), "config.toml")
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, kind in _TYPES.items():
+        variable = f"LAMBDAMR_{name.upper()}"
+        text = environment.get(variable)
+        if text is None:
+            continue
+        try:
+            values[name] = _flag(text) if kind is bool else kind(text)
+        except ValueError as error:
+            raise ValueError(f"{variable}={text!r} is not a {kind.__name__}.") from error
+    return values
+
+
+def _flag(text: str) -> bool:
+    try:
+        return {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}[
+            text.strip().lower()
+        ]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _checked(name: str, value: object, path: str) -> object:
+    kind = _TYPES[name]
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{path}: {name} must be a {kind.__name__}, got {value!r}.")
+    return value

@@ -1,0 +1,115 @@
+"""What an executor has once it runs, and how that ends."""
+
+import atexit
+import sys
+import threading
+import weakref
+from typing import Any
+
+from lambdamr.backend import Backend
+from lambdamr.submission import Submission
+from lambdamr.tracking import Poller, TrackedJob
+
+
+class Engine:
+    """The backend, the poller, and the jobs between them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.poller = Poller(backend)
+        self._known: set[str] = set()
+        backend.connect(self.poller)
+
+    def start(self, submission: Submission) -> TrackedJob:
+        """Store and launch a job; one that waits for futures is launched by the last of them."""
+        job = TrackedJob(submission.manifest, self.backend, self.poller)
+        if not submission.awaited:
+            submission.store(self.backend.store, self._known)
+            self._launch(job, submission)
+            return job
+        self.poller.add(job)
+        waiting = [len(submission.awaited)]
+        lock = threading.Lock()
+
+        def one_is_done(_: Any) -> None:
+            with lock:
+                waiting[0] -= 1
+                last = waiting[0] == 0
+            if last:
+                self._launch_awaiting(job, submission)
+
+        for future in submission.awaited:
+            future.add_done_callback(one_is_done)
+        return job
+
+    def _launch(self, job: TrackedJob, submission: Submission) -> None:
+        job.launched = True
+        if not any(job.pending):
+            self._end_empty(job)
+        self.poller.add(job)
+        submission.launch(self.backend)
+
+    def _launch_awaiting(self, job: TrackedJob, submission: Submission) -> None:
+        """Launch a job whose arguments are done, or resolve it with what one of them raised."""
+        from lambdamr_runtime.barrier import Report
+
+        if job.launched:
+            return  # cancelled while it waited
+        try:
+            for future in submission.awaited:
+                future.result()
+            submission.store(self.backend.store, self._known)
+            self._launch(job, submission)
+        except BaseException as error:  # the call's futures get it, whatever it is
+            failure = error
+            job.give_up(lambda: failure, Report("failed", f"an argument failed: {error!r}"))
+            self.poller.look()
+
+    def _end_empty(self, job: TrackedJob) -> None:
+        """A job without tasks has nobody to end it but the client."""
+        from lambdamr_runtime.barrier import Barrier
+        from lambdamr_runtime.clock import SystemClock
+
+        Barrier(self.backend.store, self.backend.invoke, SystemClock()).job_ended(job.manifest)
+
+    def cancel(self, everything: bool) -> None:
+        """Cancel what is outstanding; *everything*: calls that run as well."""
+        for job in self.poller.outstanding():
+            single = len(job.stages) == 1 and job.stages[0].run.plan.chunks == 1
+            if single and not everything:
+                for future in job.stages[0].futures:
+                    future.cancel()
+            else:
+                job.poller.cancel_job(job)
+
+    def finish(self, wait: bool) -> None:
+        """Stop the workers when nothing is outstanding any more."""
+        if wait:
+            self.poller.wait_until_idle()
+            self.backend.close()
+        else:
+            self.poller.when_idle(self.backend.close)
+
+    def stop_with(self, executor: object) -> None:
+        """Stop when nobody has the executor any more, and see that the program's end waits."""
+        weakref.finalize(executor, self.finish, wait=False).atexit = False
+        _engines.add(self)
+
+
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+@atexit.register
+def _finish_all() -> None:
+    """At the end of the program: wait for what is outstanding, as concurrent.futures does.
+
+    A program that ends by an exception, Ctrl-C for one, does not wait: it cancels.
+    """
+    failed = getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
+    for engine in list(_engines):
+        try:
+            if failed:
+                engine.cancel(everything=True)
+            engine.finish(wait=True)
+        finally:
+            engine.backend.close()

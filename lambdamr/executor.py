@@ -1,0 +1,388 @@
+"""The executor: calls in, futures out."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+from lambdamr import progress as bars
+from lambdamr.config import load_config
+from lambdamr.futures import Data, Future, Futures, Progress
+
+if TYPE_CHECKING:
+    from lambdamr.backend import Backend
+    from lambdamr.engine import Engine
+    from lambdamr.inputs import Input
+    from lambdamr.job import Job
+    from lambdamr.submission import StageDraft
+    from lambdamr.tracking import TrackedJob
+
+SERIALIZERS = ("cloudpickle", "dill")
+
+DEFAULT_ARITY = 8
+"""Values that one call of a reduction gets, at most."""
+
+ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+
+class Executor:
+    """Runs functions as tasks, here or in the cloud.
+
+    Making one costs nothing: workers start with the first call. Use it as a context manager, or
+    call `shutdown`; leaving the context by an exception cancels what has not ended.
+
+    Args:    backend: "local", or an object that obeys lambdamr.backend.Backend; None: local.
+             workers: worker processes, >= 1; None: the cores that this process may use.
+             memory_mb: memory of a worker, MiB; a task over it is TaskOutOfMemory. None: no limit.
+             timeout_s: time limit of one task; a task over it is TaskTimeout. None: no limit.
+             concurrency: most tasks of one job at a time; None: workers.
+             progress: bars while waiting; None: where a person watches.
+             root: the directory where jobs are stored; None: as configured.
+             serializer: "cloudpickle" or "dill" (an extra), for code.
+             include_modules: names of modules and packages to ship whole with every function.
+             exclude_modules: names of modules and packages never to ship.
+    Raises:  ValueError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        backend: "str | Backend | None" = None,
+        *,
+        workers: int | None = None,
+        memory_mb: int | None = None,
+        timeout_s: float | None = None,
+        concurrency: int | None = None,
+        progress: bool | None = None,
+        root: str | None = None,
+        serializer: str = "cloudpickle",
+        include_modules: Sequence[str] = (),
+        exclude_modules: Sequence[str] = (),
+    ) -> None:
+        _check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
+        _check_positive(concurrency=concurrency)
+        if serializer not in SERIALIZERS:
+            raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
+        if isinstance(backend, str) and backend != "local":
+            raise ValueError(f'backend must be "local", None or a backend, got {backend!r}')
+        config = load_config()
+        self._workers = workers or config.workers
+        self._memory_mb = memory_mb or config.memory_mb or 0
+        self._timeout_s = timeout_s or config.timeout_s
+        self._concurrency = concurrency
+        self._progress = config.progress if progress is None else progress
+        self._root = root or config.root
+        self._config = config
+        self._packing = (serializer, tuple(include_modules), tuple(exclude_modules))
+        self._given_backend = None if isinstance(backend, str) else backend
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    # --- calls ---------------------------------------------------------------------------------
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run fn(*args, **kwargs) as one task.
+
+        A future among the arguments, at any depth, stands for its value: the call is launched
+        when it is done, and the value never passes through this process.
+
+        Raises:  ArgumentNotSerializable; RuntimeError: after shutdown.
+        """
+        return self._map(fn, [(args, kwargs)], chunksize=1, name="submit")[0]
+
+    def call_async(self, fn: Callable[..., Any], data: Any) -> Future:
+        """Run fn(data) as one task (PyWren's name)."""
+        return self.submit(fn, data)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        iterable: Iterable[Any],
+        *more: Iterable[Any],
+        chunksize: int | None = None,
+        retries: int = 0,
+        retry_on: ErrorTypes = (Exception,),
+        return_exceptions: bool = False,
+        max_failures: int | float | None = None,
+        timeout_s: float | None = None,
+    ) -> Futures:
+        """Run fn on every item, or on the items of several iterables side by side.
+
+        Args:     chunksize: tasks that are committed together, >= 1; None: 1 for few tasks, more
+                  for many, so that small tasks are cheap.
+                  retries: further tries of a task that raises one of *retry_on*.
+                  return_exceptions: `result()` gives exceptions as values.
+                  max_failures: failed tasks, or their share if a float below 1, beyond which the
+                  others are not run. None: any number, unless the first ten chunks fail alike.
+                  timeout_s: time limit of one task; None: the executor's.
+        Returns:  the futures, in input order, at once.
+        Raises:   ValueError: chunksize < 1, retries < 0. RuntimeError: after shutdown.
+        """
+        args = [(items, _NO_KEYWORDS) for items in zip(iterable, *more, strict=False)]
+        return self._map(
+            fn, args, chunksize, retries, retry_on, return_exceptions, max_failures, timeout_s
+        )
+
+    def starmap(
+        self, fn: Callable[..., Any], iterable: Iterable[Iterable[Any]], **options: Any
+    ) -> Futures:
+        """Run fn(*item) for every item; options as of `map`."""
+        args = [(tuple(item), _NO_KEYWORDS) for item in iterable]
+        return self._map(fn, args, **{"chunksize": None, **options})
+
+    def reduce(
+        self,
+        fn: Callable[[list[Any]], Any],
+        futures: Iterable[Future],
+        *,
+        arity: int = DEFAULT_ARITY,
+        timeout_s: float | None = None,
+    ) -> Future:
+        """Reduce the values of futures to one, by a tree of tasks.
+
+        Each task calls fn on a list of up to *arity* neighbouring values; what the calls of a
+        level return are the values of the next, down to one. So fn must be associative, as sum,
+        max or a merge of dicts is. All levels are launched without this client.
+
+        Raises:  ValueError: arity < 2, or no futures.
+        """
+        values = list(futures)
+        if arity < 2:
+            raise ValueError(f"arity must be >= 2, got {arity}")
+        if not values:
+            raise ValueError("reduce() needs at least one future, got none")
+        from lambdamr.submission import StageDraft
+        from lambdamr_runtime.wire import StageKind
+        from lambdamr_runtime.work import Call, Fold
+
+        groups = [values[i : i + arity] for i in range(0, len(values), arity)]
+        limit = _limit(timeout_s, self._timeout_s)
+        args = [((group,), _NO_KEYWORDS) for group in groups]
+        drafts = [
+            StageDraft(
+                "reduce-1", StageKind.CALL, Call(fn), len(args), 1, args, limit, max_failures=0
+            )
+        ]
+        while drafts[-1].tasks > 1:
+            tasks = -(-drafts[-1].tasks // arity)
+            name = f"reduce-{len(drafts) + 1}"
+            drafts.append(
+                StageDraft(
+                    name, StageKind.FOLD, Fold(fn, arity), tasks, 1, None, limit, max_failures=0
+                )
+            )
+        return self._start(drafts).stages[-1].futures[0]
+
+    def map_reduce(
+        self,
+        mapper: Callable[[Any], Any] | Sequence[Callable[[Any], Any]],
+        inputs: "str | Input | Iterable[Any]",
+        reducer: Callable[[Any, Any], Any],
+        *,
+        reducers: int | None = None,
+        retries: int = 0,
+        retry_on: ErrorTypes = (Exception,),
+        timeout_s: float | None = None,
+    ) -> "Job":
+        """Map records to (key, value) pairs, group them by key, reduce each key's values.
+
+        Args:     mapper: mapper(record) yields (key, value) pairs, or returns a list of pairs or
+                  a dict. Several mappers run fused: each gets the pairs of the one before.
+                  inputs: a URI, path or glob, or a list of them: lines of text; see
+                  `lambdamr.lines`. Any other iterable stands for its items.
+                  reducer: reducer(key, values) returns the key's value, or, as a generator,
+                  yields (key, value) pairs. values is an iterator, to be read once.
+                  reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  retries, retry_on, timeout_s: of each task, as of `map`.
+        Returns:  the job, at once.
+        Raises:   InputNotFound and other InvalidInput; ValueError; RuntimeError: after shutdown.
+        """
+        from lambdamr.job import Job, map_reduce_drafts
+
+        _check_positive(reducers=reducers)
+        _check_retries(retries)
+        engine = self.engine()
+        mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
+        drafts = map_reduce_drafts(
+            mappers,
+            inputs,
+            reducer,
+            engine.backend,
+            partitions=reducers or engine.backend.width,
+            retries=retries,
+            retry_on=_as_tuple(retry_on),
+            timeout_s=_limit(timeout_s, self._timeout_s),
+        )
+        return Job(self._start(drafts), self.bars())
+
+    def put(self, obj: Any) -> Data:
+        """Store an object once; in the arguments of tasks, the returned reference stands for it.
+
+        A warm worker fetches it once. Tasks of one worker share the object: treat it as read-only.
+
+        Raises:  ArgumentNotSerializable.
+        """
+        from hashlib import sha256
+
+        from lambdamr.packing import Packer
+        from lambdamr_runtime.keys import data_key
+
+        engine = self.engine()
+        packer = Packer(self._packing[0], engine.backend.store.root)
+        data = packer.dumps(obj, "the object")
+        if packer.futures:
+            raise ValueError("put() takes data, not futures; pass futures as arguments of a call")
+        key = data_key(sha256(data).hexdigest())
+        engine.backend.store.put(key, data)
+        return Data(key, len(data))
+
+    # --- the end -------------------------------------------------------------------------------
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and stop the workers when what is outstanding has ended.
+
+        Args:  wait: return when that has happened.
+               cancel_futures: cancel what has not begun; jobs of many chunks get a tombstone,
+               which running tasks see within seconds.
+        """
+        with self._lock:
+            self._closed = True
+            engine = self._engine
+        if engine is None:
+            return
+        if cancel_futures:
+            engine.cancel(everything=False)
+        engine.finish(wait)
+
+    def __enter__(self) -> "Executor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and self._engine is not None:
+            self._engine.cancel(everything=True)
+        self.shutdown(wait=True)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<lambdamr.Executor {state} root={self._root!r}>"
+
+    # --- inside --------------------------------------------------------------------------------
+    def _map(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        chunksize: int | None = None,
+        retries: int = 0,
+        retry_on: ErrorTypes = (Exception,),
+        return_exceptions: bool = False,
+        max_failures: int | float | None = None,
+        timeout_s: float | None = None,
+        name: str = "map",
+    ) -> Futures:
+        from lambdamr.submission import StageDraft
+        from lambdamr_runtime.lanes import automatic_chunksize
+        from lambdamr_runtime.wire import StageKind
+        from lambdamr_runtime.work import Call
+
+        if not callable(fn):
+            raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
+        if chunksize is not None and chunksize < 1:
+            raise ValueError(f"chunksize must be >= 1, got {chunksize}")
+        _check_retries(retries)
+        _check_positive(timeout_s=timeout_s)
+        allowed = _allowed_failures(max_failures, len(args))
+        engine = self.engine()
+        if not args:
+            return Futures((), return_exceptions)
+        draft = StageDraft(
+            name,
+            StageKind.CALL,
+            Call(fn, _as_tuple(retry_on)),
+            len(args),
+            chunksize or automatic_chunksize(len(args), engine.backend.width),
+            args,
+            _limit(timeout_s, self._timeout_s),
+            retries,
+            allowed,
+            same_failures=allowed is None and not return_exceptions,
+        )
+        stage = self._start([draft]).stages[0]
+        return Futures(stage.futures, return_exceptions, self.bars())
+
+    def _start(self, drafts: "Sequence[StageDraft]") -> "TrackedJob":
+        from lambdamr.submission import Packing, prepare
+
+        engine = self.engine()
+        return engine.start(prepare(drafts, Packing(*self._packing), engine.backend))
+
+    def bars(self) -> "Progress | None":
+        """Return what shows bars while waiting, or None where nobody watches."""
+        wanted = bars.is_watched() if self._progress is None else self._progress
+        return bars.wait_with_bars if wanted else None
+
+    def engine(self) -> "Engine":
+        """Return what runs this executor's jobs; made on first use."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._engine is None:
+                from lambdamr.engine import Engine
+
+                self._engine = Engine(self._make_backend())
+                self._engine.stop_with(self)
+            return self._engine
+
+    def _make_backend(self) -> "Backend":
+        if self._given_backend is not None:
+            return self._given_backend
+        from lambdamr_runtime import context
+
+        worker = context.current()
+        if worker is not None:
+            from lambdamr.nested import NestedBackend
+
+            return NestedBackend(worker, self._memory_mb)
+        from lambdamr.local import LocalBackend, usable_cores
+
+        workers = self._workers or usable_cores()
+        width = min(workers, self._concurrency or workers)
+        return LocalBackend(self._root, workers, self._memory_mb, width, self._config.keep_days)
+
+
+_NO_KEYWORDS: dict[str, Any] = {}
+
+
+def _check_positive(**options: float | None) -> None:
+    for name, value in options.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+
+
+def _check_retries(retries: int) -> None:
+    if retries < 0:
+        raise ValueError(f"retries must be >= 0, got {retries}")
+
+
+def _allowed_failures(max_failures: float | None, tasks: int) -> int | None:
+    if max_failures is None:
+        return None
+    is_share = not isinstance(max_failures, int)
+    if max_failures < 0 or (is_share and max_failures >= 1):
+        raise ValueError(
+            f"max_failures must be a number of tasks or a share below 1.0, got {max_failures!r}"
+        )
+    return int(max_failures * tasks) if is_share else int(max_failures)
+
+
+def _as_tuple(errors: ErrorTypes) -> tuple[type[BaseException], ...]:
+    kinds: tuple[object, ...] = errors if isinstance(errors, tuple) else (errors,)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        raise TypeError(f"retry_on must be exception classes, got {errors!r}")
+    return cast("tuple[type[BaseException], ...]", kinds)
+
+
+def _limit(given: float | None, default: float | None) -> float | None:
+    return default if given is None else given

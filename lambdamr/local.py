@@ -1,0 +1,359 @@
+"""The embedded backend: worker processes on this machine over a directory.
+
+    client process                                worker process (one of N)
+    ──────────────                                ─────────────────────────
+    invoke ─▶ queue ──── socket: RUN ───────────▶ lambdamr_runtime.handler (and its kept child)
+    launch, take ◀────── socket: INVOKE, TAKE ─── lanes, next stages, nested jobs
+    next event ◀──────── socket: ENDED ────────── (or its end: the worker died, the event is
+    Listener ◀────────── pipe: hints ────────────  repaired by another one)
+
+The workers run the same handler over the same keys as cloud functions. They are started as fresh
+interpreters, so nothing here relies on fork or on a `__main__` guard, and they end with the
+client: a job whose client is gone goes on when somebody attaches to it.
+"""
+
+import contextlib
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import lambdamr_runtime
+from lambdamr.backend import Listener
+from lambdamr.cleaning import clean_daily
+from lambdamr.ownership import Ownership
+from lambdamr_runtime.channel import Channel, Verb
+from lambdamr_runtime.keys import new_execution_id
+from lambdamr_runtime.store import Store, open_store
+from lambdamr_runtime.wire import Death, DeathCause, Event
+
+PLANNED_MEMORY_MB = 1769
+"""Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
+
+START_FAILURES = 3
+"""So many workers in a row that end before they finish an event, and the pool gives up."""
+
+HINT_PIPE_BYTES = 1 << 20
+"""Room for hints, where the system lets us ask for it."""
+
+STDERR_BYTES = 4096
+"""What is shown of the stderr of a worker that cannot start."""
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class LocalBackend:
+    """A pool of worker processes and a directory store.
+
+    Args:    root: the directory. workers: processes, >= 1. memory_mb: limit of each; 0: none.
+             width: most lanes of a stage, <= workers. keep_days: age at which stored jobs go.
+    Raises:  OSError: this system cannot run it.
+    """
+
+    hints = True
+    helps = False
+
+    def __init__(
+        self, root: str, workers: int, memory_mb: int, width: int, keep_days: float
+    ) -> None:
+        if not hasattr(os, "fork"):
+            raise OSError(
+                "The local backend needs a POSIX system (Linux, macOS, WSL); this is "
+                f"{sys.platform}. Run lambdamr under WSL, or on AWS."
+            )
+        self.store: Store = open_store(root)
+        self.owner = new_execution_id()
+        self.width = width
+        self.memory_mb = memory_mb or PLANNED_MEMORY_MB
+        self._keep_days = keep_days
+        self._ownership = Ownership(root, self.owner)
+        self._pool = _Pool(root, workers, memory_mb, width, self.owner)
+
+    def connect(self, listener: Listener) -> None:
+        self._pool.listener = listener
+
+    def invoke(self, event: Event) -> None:
+        self._ownership.hold()
+        self._pool.invoke(event)
+
+    def withdraw(self, job: str) -> bool:
+        return self._pool.withdraw(job)
+
+    def has_begun(self, job: str) -> bool:
+        return self._pool.has_begun(job)
+
+    def help(self, job: str) -> bool:  # noqa: ARG002 - the protocol's
+        return False
+
+    def close(self) -> None:
+        self._pool.close()
+        if self._ownership.release():
+            clean_daily(self.store, self._keep_days)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A worker process as the pool sees it."""
+
+    process: "subprocess.Popen[bytes]"
+    channel: Channel
+    scratch: str
+    event: Event | None = None
+    """What it runs; None while it is idle."""
+    jobs: set[str] = field(default_factory=set)
+    """Jobs whose events it has begun or taken since it was idle."""
+
+
+class _Pool:
+    """Worker processes, the queue that they serve, and the thread that listens to them."""
+
+    def __init__(self, root: str, workers: int, memory_mb: int, width: int, owner: str) -> None:
+        self._root = root
+        self._limit = workers
+        self._memory_mb = memory_mb
+        self._width = width
+        self._owner = owner
+        self.listener: Listener | None = None
+        self._lock = threading.RLock()
+        self._queue: deque[Event] = deque()
+        self._workers: list[_Worker] = []
+        self._thread: threading.Thread | None = None
+        self._selector = selectors.DefaultSelector()
+        self._closing = False
+        self._start_failures = 0
+        self._wake_in, self._wake_out = -1, -1
+        self._hints_in, self._hints_out = -1, -1
+        self._partial_hint = b""
+
+    def invoke(self, event: Event) -> None:
+        """Queue an event, and start it at once if a worker is free or may be started."""
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("The workers of this executor have been stopped.")
+            if self._thread is None:
+                self._start_thread()
+            self._queue.append(event)
+            self._dispatch()
+
+    def withdraw(self, job: str) -> bool:
+        """Drop the queued events of a job; False if one of its events has begun."""
+        with self._lock:
+            if self.has_begun(job):
+                return False
+            found = [event for event in self._queue if event.job == job]
+            for event in found:
+                self._queue.remove(event)
+            return bool(found)
+
+    def has_begun(self, job: str) -> bool:
+        with self._lock:
+            return any(job in worker.jobs for worker in self._workers)
+
+    def close(self) -> None:
+        """Stop the workers, whatever they do, and the thread."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            thread = self._thread
+            self._queue.clear()
+        if thread is None:
+            return
+        os.write(self._wake_out, b"x")
+        if thread is not threading.current_thread():
+            thread.join()
+
+    # --- under the lock ------------------------------------------------------------------------
+    def _start_thread(self) -> None:
+        self._wake_in, self._wake_out = os.pipe()
+        self._hints_in, self._hints_out = os.pipe()
+        os.set_blocking(self._hints_out, False)
+        _widen(self._hints_out)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._selector.register(self._hints_in, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._listen, name="lambdamr-pool", daemon=True)
+        self._thread.start()
+
+    def _dispatch(self) -> None:
+        while self._queue:
+            worker = next((worker for worker in self._workers if worker.event is None), None)
+            if worker is None:
+                if len(self._workers) >= self._limit:
+                    return
+                worker = self._start_worker()
+            event = self._queue.popleft()
+            worker.event = event
+            worker.jobs = {event.job}
+            try:
+                worker.channel.send(Verb.RUN, event.encode())
+            except OSError:
+                self._lost(worker)
+
+    def _start_worker(self) -> _Worker:
+        ours, theirs = socket.socketpair()
+        scratch = tempfile.mkdtemp(prefix="lambdamr-")
+        try:
+            process = subprocess.Popen(
+                self._command(theirs.fileno(), scratch),
+                pass_fds=(theirs.fileno(), self._hints_out),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        finally:
+            theirs.close()
+        worker = _Worker(process, Channel(ours), scratch)
+        self._workers.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        os.write(self._wake_out, b"x")
+        return worker
+
+    def _command(self, descriptor: int, scratch: str) -> list[str]:
+        """Return the command of a worker: a fresh interpreter that sees no folder of the user's.
+
+        The user's modules travel with the functions, as they do to the cloud.
+        """
+        home = os.path.dirname(os.path.dirname(lambdamr_runtime.__file__))
+        start = (
+            f"import sys; sys.path.append({home!r}); "
+            "from lambdamr_runtime.handler import main; main(sys.argv[1:])"
+        )
+        settings = (
+            descriptor, self._root, f"{os.getpid()}-{len(self._workers)}", scratch,
+            self._memory_mb, self._width, self._owner, self._hints_out,
+        )  # fmt: skip
+        return [sys.executable, "-P", "-c", start, *map(str, settings)]
+
+    def _lost(self, worker: _Worker) -> None:
+        """A worker is gone: another one repairs what it ran."""
+        stderr = self._remove(worker)
+        self._start_failures += 1
+        event = worker.event
+        if event is None:
+            return
+        if self._start_failures >= START_FAILURES:
+            self._give_up(event, worker, stderr)
+            return
+        code = worker.process.returncode
+        death = Death(DeathCause.LOST, f"the end of its worker (exit status {code})")
+        self._queue.appendleft(replace(event, death=death))
+        self._dispatch()
+
+    def _give_up(self, event: Event, worker: _Worker, stderr: str) -> None:
+        jobs = {event.job, *(queued.job for queued in self._queue)}
+        self._queue.clear()
+        self._start_failures = 0
+        reason = (
+            f"{START_FAILURES} worker processes in a row ended before they finished an event, "
+            f"the last with exit status {worker.process.returncode}. {stderr}"
+        )
+        for job in jobs:
+            self._tell_failed(job, reason)
+
+    def _remove(self, worker: _Worker) -> str:
+        """End a worker for good; returns what it wrote to stderr."""
+        self._workers.remove(worker)
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.process.pid, 9)
+        worker.process.wait()
+        assert worker.process.stderr is not None  # noqa: S101 - opened as a pipe
+        os.set_blocking(worker.process.stderr.fileno(), False)
+        text = (worker.process.stderr.read() or b"")[-STDERR_BYTES:].decode(errors="replace")
+        worker.process.stderr.close()
+        shutil.rmtree(worker.scratch, ignore_errors=True)
+        return text
+
+    def _tell_failed(self, job: str, reason: str) -> None:
+        if self.listener is not None:
+            self.listener.failed(job, reason)
+
+    # --- the thread ----------------------------------------------------------------------------
+    def _listen(self) -> None:
+        while True:
+            ready = self._selector.select()
+            with self._lock:
+                if self._closing:
+                    self._stop()
+                    return
+                for key, _ in ready:
+                    if key.fd == self._wake_in:
+                        os.read(self._wake_in, 4096)
+                    elif key.fd != self._hints_in and key.data in self._workers:
+                        self._hear(key.data)
+            if any(key.fd == self._hints_in for key, _ in ready):
+                self._pass_hints()
+
+    def _hear(self, worker: _Worker) -> None:
+        message = worker.channel.receive()
+        if message is None:
+            self._lost(worker)
+            return
+        verb, body = message
+        if verb is Verb.INVOKE:
+            self._queue.append(Event.decode(body))
+            self._dispatch()
+        elif verb is Verb.TAKE:
+            worker.channel.send(Verb.TAKEN, self._take(worker, body.decode()))
+        else:
+            if verb is Verb.FAILED and worker.event is not None:
+                self._tell_failed(worker.event.job, body.decode())
+            worker.event = None
+            worker.jobs = set()
+            self._start_failures = 0
+            self._dispatch()
+
+    def _take(self, worker: _Worker, job: str) -> bytes:
+        for event in self._queue:
+            if event.job == job:
+                self._queue.remove(event)
+                worker.jobs.add(job)
+                return event.encode()
+        return b""
+
+    def _pass_hints(self) -> None:
+        data = self._partial_hint + os.read(self._hints_in, HINT_PIPE_BYTES)
+        whole, _, self._partial_hint = data.rpartition(b"\n")
+        if self.listener is not None:
+            for job, stage, chunk in _hints(whole):
+                self.listener.committed(job, stage, chunk)
+
+    def _stop(self) -> None:
+        for worker in list(self._workers):
+            self._remove(worker)
+        for descriptor in (self._wake_in, self._wake_out, self._hints_in, self._hints_out):
+            os.close(descriptor)
+        self._selector.close()
+
+
+def _hints(lines: bytes) -> Iterator[tuple[str, int, int]]:
+    for line in lines.splitlines():
+        job, stage, chunk = line.split()
+        yield job.decode(), int(stage), int(chunk)
+
+
+def _widen(descriptor: int) -> None:
+    """Ask for a larger pipe, where the system has such a call."""
+    import fcntl  # POSIX only, as this backend is
+
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, HINT_PIPE_BYTES)

@@ -1,0 +1,49 @@
+"""The backend inside a task: the worker's own store and launches."""
+
+import threading
+
+from lambdamr.backend import Listener
+from lambdamr_runtime.context import Context
+from lambdamr_runtime.wire import Event
+
+
+class NestedBackend:
+    """Runs the jobs of a task beside it, and in it while it waits.
+
+    A waiting task takes queued chunks of its own job, so nested jobs end with a single worker too.
+    """
+
+    hints = False
+    helps = True
+
+    def __init__(self, context: Context, memory_mb: int) -> None:
+        self._context = context
+        self.store = context.store
+        self.owner = context.owner
+        self.width = context.width
+        self.memory_mb = memory_mb
+
+    def connect(self, listener: Listener) -> None: ...
+
+    def invoke(self, event: Event) -> None:
+        self._context.invoke(event)
+
+    def withdraw(self, job: str) -> bool:
+        while self._context.take(job) is not None:
+            pass
+        return False
+
+    def has_begun(self, job: str) -> bool:  # noqa: ARG002 - the protocol's
+        return False
+
+    def help(self, job: str) -> bool:
+        """Run one queued event; only the task's main thread may, as tasks run in main threads."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        event = self._context.take(job)
+        if event is None:
+            return False
+        self._context.run(event)
+        return True
+
+    def close(self) -> None: ...

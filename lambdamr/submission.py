@@ -1,0 +1,160 @@
+"""From calls to a job in the store: pack, upload, launch.
+
+drafts of stages ── pack ──▶ function objects, packed arguments ──▶ manifest
+                                │ small: inline in job.json          │
+                                └ large: functions/, args  PUT       └ PUT, then invoke
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from lambdamr.backend import Backend
+from lambdamr.packing import PackedFunction, Packer, pack_function
+from lambdamr_runtime.errors import ArgumentNotSerializable
+from lambdamr_runtime.keys import JobKeys, StageKeys, function_key, new_job_id
+from lambdamr_runtime.limits import INLINE_BYTES
+from lambdamr_runtime.wire import Manifest, Stage, StageKind, pack_args
+
+if TYPE_CHECKING:
+    from lambdamr.futures import Future
+    from lambdamr_runtime.store import Store
+    from lambdamr_runtime.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class StageDraft:
+    """A stage as the caller wants it."""
+
+    name: str
+    kind: StageKind
+    work: "Work"
+    tasks: int
+    chunksize: int
+    args: Sequence[Any] | None = None
+    """One argument per task; None for a stage whose tasks need only their number."""
+    timeout_s: float | None = None
+    retries: int = 0
+    max_failures: int | None = None
+    same_failures: bool = False
+    partitions: int = 0
+    input_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How an executor packs.
+
+    Fields as of Executor.
+    """
+
+    serializer: str = "cloudpickle"
+    include_modules: tuple[str, ...] = ()
+    exclude_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job that is packed but neither stored nor launched."""
+
+    manifest: Manifest
+    encoded: bytes
+    """The manifest as it will be stored."""
+    objects: tuple[tuple[str, bytes], ...]
+    """(key, data) to store before the manifest."""
+    awaited: tuple["Future", ...]
+    """Futures among the arguments: to be done before the launch."""
+
+    def store(self, store: "Store", known: set[str]) -> None:
+        """Write what workers will read, the manifest last.
+
+        Args:  known: keys that are stored already; extended by what is shared between jobs.
+        """
+        for key, data in self.objects:
+            if key not in known:
+                store.put(key, data)
+            if key.startswith("functions/"):
+                known.add(key)
+        store.put(JobKeys(self.manifest.job).manifest, self.encoded)
+
+    def launch(self, backend: Backend) -> None:
+        """Invoke the top of the first stage's tree."""
+        from lambdamr_runtime.barrier import top_events
+
+        for event in top_events(self.manifest, self.encoded, 0, time()):
+            backend.invoke(event)
+
+
+def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) -> Submission:
+    """Pack a job.
+
+    Raises:  ArgumentNotSerializable: naming the function or the argument that cannot be pickled.
+    """
+    job = new_job_id(time())
+    packer = Packer(packing.serializer, backend.store.root)
+    works = [packer.dumps(draft.work, f"the function of stage {draft.name!r}") for draft in drafts]
+    args = [_packed_args(packer, draft) for draft in drafts]
+    functions = [
+        pack_function(packer, work, packing.include_modules, packing.exclude_modules)
+        for work in works
+    ]
+    size = sum(len(function.data) for function in functions) + sum(map(len, args))
+    inline = size <= INLINE_BYTES
+    objects: list[tuple[str, bytes]] = []
+    stages: list[Stage] = []
+    for draft, function, packed in zip(drafts, functions, args, strict=True):
+        if not inline:
+            objects.append((function_key(function.sha), function.data))
+            if packed:
+                objects.append((StageKeys(job, draft.name).args, packed))
+        stages.append(_stage(draft, function, packed, inline, packing.serializer, backend.width))
+    manifest = Manifest(job, tuple(stages), time(), backend.owner)
+    awaited = tuple(packer.futures.values())
+    return Submission(manifest, manifest.encode(), tuple(objects), awaited)
+
+
+def _stage(
+    draft: StageDraft,
+    function: PackedFunction,
+    packed: bytes,
+    inline: bool,
+    serializer: str,
+    width: int,
+) -> Stage:
+    return Stage(
+        draft.name,
+        draft.kind,
+        draft.tasks,
+        draft.chunksize,
+        width,
+        function="" if inline else function.sha,
+        inline_function=function.data if inline else b"",
+        inline_args=packed if inline else b"",
+        has_args=draft.args is not None,
+        serializer=serializer,
+        timeout_s=draft.timeout_s,
+        retries=draft.retries,
+        max_failures=draft.max_failures,
+        same_failures=draft.same_failures,
+        partitions=draft.partitions,
+        input_bytes=draft.input_bytes,
+    )
+
+
+def _packed_args(packer: Packer, draft: StageDraft) -> bytes:
+    """Return the arguments of all tasks, one pickle per chunk: tasks of a chunk share objects."""
+    if draft.args is None:
+        return b""
+    size = draft.chunksize
+    starts = range(0, len(draft.args), size)
+    return pack_args([_dump_args(packer, draft.args[i : i + size], i) for i in starts])
+
+
+def _dump_args(packer: Packer, args: Sequence[Any], first: int) -> bytes:
+    try:
+        return packer.dumps(list(args), "the arguments")
+    except ArgumentNotSerializable:
+        for task, arg in enumerate(args, first):
+            packer.dumps(arg, f"the arguments of task {task}")
+        raise

@@ -1,0 +1,463 @@
+"""Following jobs: one poller per executor turns outcomes in the store into resolved futures.
+
+    hint (local pool) ─┐
+    pause is over ─────┼─▶ Poller thread ─ LIST incomplete groups ─ GET new outcomes ─▶ futures
+    a job is added ────┘                 └ GET report.json where nothing came: the job has ended
+
+The thread lives only while something is outstanding. Hints save the pauses; without them the pause
+grows from POLL_FIRST_S to max(POLL_FLOOR_S, POLL_SHARE of the elapsed time), at most POLL_MAX_S.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, InvalidStateError
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from lambdamr.backend import Backend
+from lambdamr.futures import Future, TaskStats
+from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
+from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
+from lambdamr_runtime.limits import POLL_FIRST_S, POLL_FLOOR_S, POLL_MAX_S, POLL_SHARE
+from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
+
+if TYPE_CHECKING:
+    from lambdamr_runtime.barrier import Report
+
+logger = logging.getLogger(__name__)
+
+
+class TrackedStage:
+    """The futures of one stage, and which of its chunks are still to come."""
+
+    def __init__(self, job: "TrackedJob", index: int) -> None:
+        from lambdamr_runtime.chunk import StageRun
+
+        self.job = job
+        self.run = StageRun.of(job.manifest, index)
+        self.futures = [Future(self, task) for task in range(self.run.stage.tasks)]
+        self.missing = set(range(self.run.plan.chunks))
+        """Chunks without an outcome yet."""
+        self.failed = 0
+        """Tasks that failed or were cancelled."""
+
+    @property
+    def job_id(self) -> str:
+        return self.job.manifest.job
+
+    @property
+    def root(self) -> str:
+        return self.job.backend.store.root
+
+    @property
+    def helps(self) -> bool:
+        """Whether a wait in this process runs chunks of the job itself: it is nested."""
+        return self.job.backend.helps
+
+    @property
+    def resolved(self) -> int:
+        """Tasks that have ended, as far as whole chunks tell."""
+        return len(self.futures) - self.job.pending[self.run.index]
+
+    def is_covered_by(self, futures: Sequence[Future]) -> bool:
+        """Whether *futures* are all of this stage's, in order."""
+        return len(futures) == len(self.futures) and (
+            not futures or (futures[0] is self.futures[0] and futures[-1] is self.futures[-1])
+        )
+
+    def is_running(self) -> bool:
+        """Whether the task has begun, where a job of one chunk lets us know."""
+        return self.run.plan.chunks == 1 and self.job.backend.has_begun(self.job_id)
+
+    def wait(self, timeout: float | None, stop_on_error: bool) -> bool:
+        """Wait until all tasks have ended, or one has failed; whether that has come."""
+
+        def is_over() -> bool:
+            return self.job.pending[self.run.index] == 0 or (stop_on_error and self.failed > 0)
+
+        self.help_until(is_over, timeout)
+        with self.job.changed:
+            return self.job.changed.wait_for(is_over, timeout)
+
+    def help_until(self, is_over: Callable[[], bool], timeout: float | None) -> None:
+        """In a nested job: run queued chunks in this thread until *is_over* or the time is up."""
+        if not self.helps:
+            return
+        deadline = None if timeout is None else monotonic() + timeout
+        while not is_over() and (deadline is None or monotonic() < deadline):
+            if self.job.backend.help(self.job_id):
+                self.job.poller.look()
+            with self.job.changed:
+                self.job.changed.wait_for(is_over, _HELP_PAUSE_S)
+
+    def cancel(self, future: Future) -> bool:
+        return self.job.poller.cancel(self, future)
+
+    def cancel_job(self) -> None:
+        """Put the tombstone, and cancel every future of the job that has not ended."""
+        self.job.poller.cancel_job(self.job)
+
+    def settle(self, outcome: Outcome, frames: Iterable[Frame], source: str) -> int:
+        """Resolve the futures of a chunk; returns how many."""
+        count = 0
+        for task, frame in zip(self.run.plan.tasks_of(outcome.chunk), frames, strict=True):
+            count += 1
+            future = self.futures[task]
+            if not future.done():
+                self._settle_one(future, outcome, frame, source)
+        return count
+
+    def _settle_one(self, future: Future, outcome: Outcome, frame: Frame, source: str) -> None:
+        from lambdamr_runtime import serialize
+
+        value: object = None
+        error: BaseException | None = None
+        try:
+            if frame.kind is FrameKind.VALUE:
+                value = serialize.loads(frame.payload)
+            else:
+                record = serialize.load_error(frame.payload, source)
+                error = serialize.revive(record)
+                future.remember_frames(record.frames)
+        except (
+            Exception
+        ) as broken:  # unpickling runs the user's code; the future gets what it raised
+            error = broken
+        self.failed += error is not None
+        stats = TaskStats(
+            frame.seconds, frame.tries, outcome.attempt, outcome.started_s, outcome.peak_mb,
+            outcome.worker,
+        )  # fmt: skip
+        try:
+            future.settle(value, error, stats, frame.log)
+        except InvalidStateError:  # cancelled in this very moment: that stands
+            logger.debug("%r was cancelled before its outcome was read", future)
+
+
+_HELP_PAUSE_S = 0.05
+"""How long a waiting task waits for others before it looks for a nested chunk to run."""
+
+
+class TrackedJob:
+    """A job that this client follows."""
+
+    def __init__(self, manifest: Manifest, backend: Backend, poller: "Poller") -> None:
+        self.manifest = manifest
+        self.keys = JobKeys(manifest.job)
+        self.backend = backend
+        self.poller = poller
+        self.changed = threading.Condition()
+        """Notified whenever counts or states below change."""
+        self.stages = [TrackedStage(self, index) for index in range(len(manifest.stages))]
+        self.pending = [len(stage.futures) for stage in self.stages]
+        """Tasks without an outcome, per stage."""
+        self.launched = False
+        self.end: Report | None = None
+        """How the job ended, where that was looked for."""
+        self.followed_since = monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is to come any more; a job of several stages ends with its report."""
+        return not any(self.pending) and (len(self.stages) == 1 or self.end is not None)
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the job is over; whether it is."""
+        self.stages[-1].help_until(lambda: self.is_over, timeout)
+        with self.changed:
+            return self.changed.wait_for(lambda: self.is_over, timeout)
+
+    def give_up(self, make_error: Callable[[], BaseException], end: "Report") -> None:
+        """Resolve every future that has not ended with an error of its own: that is the end."""
+        with self.changed:
+            for stage in self.stages:
+                for future in stage.futures:
+                    if future.done():
+                        continue
+                    stage.failed += 1
+                    error = make_error()
+                    if isinstance(error, CancelledError):
+                        future.cancel_here()
+                        future.set_running_or_notify_cancel()
+                    else:
+                        future.set_exception(error)
+                stage.missing.clear()
+            self.pending = [0] * len(self.stages)
+            self.end = self.end or end
+            self.changed.notify_all()
+
+
+class Poller:
+    """Follows the jobs of one executor in one thread, which lives only while there are any."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._store = backend.store
+        self._jobs: dict[str, TrackedJob] = {}
+        self._news: queue.SimpleQueue[tuple[str, int, int] | str] = queue.SimpleQueue()
+        """Hints (job, stage, chunk), failed jobs and wake-ups."""
+        self._failures: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._at_idle: list[Callable[[], None]] = []
+        self.idle = threading.Condition(self._lock)
+        """Notified when nothing is outstanding any more."""
+
+    # --- called by anybody ---------------------------------------------------------------------
+    def add(self, job: TrackedJob) -> None:
+        """Follow a job from now on."""
+        with self._lock:
+            self._jobs[job.manifest.job] = job
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="lambdamr-poller", daemon=True
+                )
+                self._thread.start()
+        self.look()
+
+    def look(self) -> None:
+        """Look at the store now, and begin again with short pauses."""
+        self._news.put("")
+
+    def committed(self, job: str, stage: int, chunk: int) -> None:
+        self._news.put((job, stage, chunk))
+
+    def failed(self, job: str, reason: str) -> None:
+        self._failures[job] = reason
+        self.look()
+
+    def find(self, job: str) -> TrackedJob | None:
+        """Return a job that is followed now."""
+        with self._lock:
+            return self._jobs.get(job)
+
+    def wait_until_idle(self) -> None:
+        """Wait until nothing is outstanding."""
+        with self.idle:
+            self.idle.wait_for(lambda: self._thread is None)
+
+    def when_idle(self, act: Callable[[], None]) -> None:
+        """Call *act* once nothing is outstanding: now, or from the poller's thread."""
+        with self._lock:
+            if self._thread is not None:
+                self._at_idle.append(act)
+                return
+        act()
+
+    def outstanding(self) -> list[TrackedJob]:
+        with self._lock:
+            return list(self._jobs.values())
+
+    def cancel(self, stage: TrackedStage, future: Future) -> bool:
+        """Cancel one future; see Future.cancel.
+
+        The chunk of a cancelled task gets a cancelled outcome as soon as none of its tasks is
+        wanted any more: whoever creates the outcome first wins, so the cancellation is certain.
+        """
+        with stage.job.changed:
+            if future.done():
+                return future.cancelled()
+            if stage.is_running():
+                return False
+            plan = stage.run.plan
+            chunk = plan.chunk_of(future.task)
+            others = [stage.futures[t] for t in plan.tasks_of(chunk) if t != future.task]
+            if not all(other.cancelled() for other in others):
+                return self._cancel_future(stage, future)
+            if stage.job.launched and not self._create_cancelled(stage, chunk):
+                self.committed(stage.job_id, stage.run.index, chunk)
+                return False
+            stage.missing.discard(chunk)
+            stage.job.pending[stage.run.index] -= len(plan.tasks_of(chunk))
+            self._cancel_future(stage, future)
+            if plan.chunks == 1 and len(stage.job.stages) == 1:
+                self._backend.withdraw(stage.job_id)
+                self._put_tombstone(stage.job)
+            stage.job.changed.notify_all()
+        self.look()
+        return True
+
+    def cancel_job(self, job: TrackedJob) -> None:
+        """Put a job's tombstone and cancel its futures."""
+        from lambdamr_runtime.barrier import Report
+
+        if job.is_over:
+            return
+        if job.launched:
+            self._backend.withdraw(job.manifest.job)
+            self._put_tombstone(job)
+        job.launched = True  # a call that waits for its arguments is not launched any more
+        job.give_up(CancelledError, Report("cancelled", "cancelled by the client", time()))
+        self.look()
+
+    def _cancel_future(self, stage: TrackedStage, future: Future) -> bool:
+        if not future.cancel_here():
+            return False
+        future.set_running_or_notify_cancel()
+        stage.failed += 1
+        stage.job.changed.notify_all()
+        return True
+
+    def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
+        from lambdamr_runtime import serialize
+        from lambdamr_runtime.wire import encode_frames
+
+        record = serialize.record_failure(CancelledError("cancelled by the client"))
+        count = len(stage.run.plan.tasks_of(chunk))
+        frames = encode_frames(
+            [Frame(FrameKind.ERROR, serialize.plain_dumps(record), tries=0)] * count
+        )
+        execution = new_execution_id()
+        outcome = Outcome(chunk, execution, 0, count, count, 0.0, 0.0, 0.0, "client", frames)
+        key = stage.run.keys.outcome(stage.run.plan.group_of(chunk), chunk)
+        return self._store.create(key, outcome.encode(), execution)
+
+    def _put_tombstone(self, job: TrackedJob) -> None:
+        from lambdamr_runtime.barrier import Report, end_job
+
+        end_job(self._store, job.keys, Report("cancelled", "cancelled by the client", time()))
+
+    # --- the thread ----------------------------------------------------------------------------
+    def _run(self) -> None:
+        pause = first = POLL_FLOOR_S if self._backend.hints else POLL_FIRST_S
+        self._look_at_all()
+        while not self._retire():
+            hints, asked = self._wait_for_news(pause)
+            if hints:
+                self._read_hinted(hints)
+            if asked:
+                pause = first
+            if asked or not hints:
+                self._look_at_all()
+                pause = min(
+                    POLL_MAX_S, pause * 1.5, max(POLL_FLOOR_S, self._elapsed() * POLL_SHARE)
+                )
+
+    def _wait_for_news(self, pause: float) -> tuple[list[tuple[str, int, int]], bool]:
+        """Return the hints that came, and whether a look at the store was asked for."""
+        hints: list[tuple[str, int, int]] = []
+        asked = False
+        try:
+            news = self._news.get(timeout=pause)
+            while True:
+                if isinstance(news, tuple):
+                    hints.append(news)
+                else:
+                    asked = True
+                news = self._news.get_nowait()
+        except queue.Empty:
+            return hints, asked
+
+    def _elapsed(self) -> float:
+        with self._lock:
+            since = [job.followed_since for job in self._jobs.values()]
+        return monotonic() - min(since, default=monotonic())
+
+    def _retire(self) -> bool:
+        """Forget the jobs that are over; whether none is left and the thread may end."""
+        with self._lock:
+            for name in [name for name, job in self._jobs.items() if job.is_over]:
+                del self._jobs[name]
+            if self._jobs:
+                return False
+            self._thread = None
+            acts, self._at_idle = self._at_idle, []
+            self.idle.notify_all()
+        for act in acts:
+            act()
+        return True
+
+    def _read_hinted(self, hints: list[tuple[str, int, int]]) -> None:
+        touched: dict[str, TrackedJob] = {}
+        for name, index, chunk in hints:
+            job = self.find(name)
+            if job is None:
+                continue
+            touched[name] = job
+            if index == len(job.stages):
+                self._guarded(job, self._look_at, job)
+            elif chunk in job.stages[index].missing:
+                self._guarded(job, self._read, job.stages[index], chunk)
+        for job in touched.values():
+            with job.changed:
+                job.changed.notify_all()
+
+    def _look_at_all(self) -> None:
+        for job in self.outstanding():
+            if job.launched and not job.is_over:
+                self._guarded(job, self._look_at, job)
+                with job.changed:
+                    job.changed.notify_all()
+
+    def _guarded(self, job: TrackedJob, look: Callable[..., object], *args: object) -> None:
+        """Survive a store that cannot be reached; give the job up where an object is corrupt."""
+        try:
+            look(*args)
+        except CorruptObject as error:
+            reason = str(error)
+            job.give_up(lambda: CorruptObject(reason), _failed(reason))
+        except (StoreError, FileNotFoundError) as error:
+            logger.warning("Could not look at job %s: %s", job.manifest.job, error)
+
+    def _look_at(self, job: TrackedJob) -> None:
+        news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
+        reason = self._failures.pop(job.manifest.job, None)
+        if reason is not None:
+            text = f"Job {job.manifest.job} failed: {reason}"
+            job.give_up(lambda: JobFailed(text), _failed(reason))
+        elif not news and not job.is_over:
+            self._look_for_end(job)
+
+    def _read_new(self, stage: TrackedStage) -> int:
+        """Read the outcomes that are new; returns how many there were."""
+        plan = stage.run.plan
+        if plan.chunks == 1:
+            try:
+                self._read(stage, 0)
+            except FileNotFoundError:
+                return 0
+            return 1
+        found: list[int] = []
+        for group in {plan.group_of(chunk) for chunk in stage.missing}:
+            listed = self._store.list(stage.run.keys.outcomes(group))
+            found += [last_number(entry.key) for entry in listed]
+        new = sorted(stage.missing.intersection(found))
+        for chunk in new:
+            self._read(stage, chunk)
+        return len(new)
+
+    def _read(self, stage: TrackedStage, chunk: int) -> None:
+        from lambdamr_runtime.references import read_outcome
+
+        key = stage.run.keys.outcome(stage.run.plan.group_of(chunk), chunk)
+        outcome, frames = read_outcome(self._store, key)
+        with stage.job.changed:
+            if chunk in stage.missing:
+                stage.missing.discard(chunk)
+                stage.job.pending[stage.run.index] -= stage.settle(outcome, frames, key)
+
+    def _look_for_end(self, job: TrackedJob) -> None:
+        """Resolve what is left of a job that has ended."""
+        from lambdamr_runtime.barrier import read_end
+
+        report = read_end(self._store, job.keys)
+        if report is None:
+            return
+        for stage in job.stages:
+            if stage.missing:
+                self._read_new(stage)
+        job.give_up(lambda: _ending(job.manifest.job, report), report)
+
+
+def _failed(reason: str) -> "Report":
+    from lambdamr_runtime.barrier import Report
+
+    return Report("failed", reason, time())
+
+
+def _ending(job: str, report: "Report") -> BaseException:
+    if report.status == "cancelled":
+        return CancelledError()
+    return JobFailed(f"Job {job} {report.status} before this task had run. {report.reason}")

@@ -1,0 +1,3 @@
+"""Everything that runs in the cloud: the deployed zip is this package as it stands."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,292 @@
+"""The barrier without a driver: whoever sees that all is done takes the next step.
+
+A lane that ends lists the outcomes of its group. If all are there it creates the group's marker;
+whoever sees all markers creates `done`, launches the next stage and puts `next`, or writes the
+report of the job. Everything may be repeated by anyone: creates are won once, and repeating is
+the repair for everything.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from lambdamr_runtime import serialize
+from lambdamr_runtime.chunk import StageRun
+from lambdamr_runtime.clock import Clock
+from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
+from lambdamr_runtime.lanes import split_lanes, tree_arity
+from lambdamr_runtime.limits import EVENT_BYTES, SAME_FAILURES
+from lambdamr_runtime.mapreduce import Mapped, Reduced, group_columns
+from lambdamr_runtime.references import read_outcome
+from lambdamr_runtime.shuffle import column_span
+from lambdamr_runtime.store import Store, unstamped
+from lambdamr_runtime.wire import Event, FrameKind, Manifest, Outcome, StageKind
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the chunks of a group, a stage or a job add up to."""
+
+    tasks: int = 0
+    failed: int = 0
+    task_seconds: float = 0.0
+    bytes_read: int = 0
+    """Raw bytes of the records that map tasks own."""
+    records: int = 0
+    emitted: int = 0
+    """Pairs that mappers yielded."""
+    pairs_written: int = 0
+    """Pairs in shuffle objects."""
+    pairs_read: int = 0
+    """Pairs that reduce tasks read."""
+    keys: int = 0
+    output_pairs: int = 0
+    output_bytes: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The end of a job."""
+
+    status: str
+    """done, failed or cancelled."""
+    reason: str = ""
+    ended_s: float = 0.0
+    stages: tuple[Totals, ...] = ()
+    """Of the stages that are counted: all of a map_reduce, none of a map."""
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, stamped: bytes, source: str) -> "Report":
+        try:
+            record = json.loads(unstamped(stamped, source)[1])
+            record["stages"] = tuple(Totals(**totals) for totals in record["stages"])
+            return cls(**record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptObject(f"{source} is not a report: {error}") from error
+
+
+def top_events(manifest: Manifest, encoded: bytes, index: int, now_s: float) -> list[Event]:
+    """Return the events that launch a stage: the children of the tree's root.
+
+    Args:  encoded: the manifest as stored; it rides along where it is small.
+    """
+    lanes = manifest.stages[index].plan.lanes
+    inline = encoded if len(encoded) <= EVENT_BYTES * 3 // 4 else b""
+    return [
+        Event(manifest.job, index, lo, hi, sent_s=now_s, manifest=inline)
+        for lo, hi in split_lanes(0, lanes, tree_arity(lanes))
+    ]
+
+
+def end_job(store: Store, keys: JobKeys, report: Report) -> None:
+    """End a job early: a tombstone that lanes see, and the report."""
+    execution = new_execution_id()
+    store.create(keys.cancelled, report.encode(), execution)
+    store.create(keys.report, report.encode(), execution)
+
+
+def read_end(store: Store, keys: JobKeys) -> Report | None:
+    """Return how a job ended, by its report or else its tombstone; None while it runs."""
+    for key in (keys.report, keys.cancelled):
+        try:
+            return Report.decode(store.get(key), key)
+        except FileNotFoundError:
+            continue
+    return None
+
+
+class Barrier:
+    """Counts chunks, groups and stages, and ends jobs.
+
+    Args:  invoke: launches an event.
+    """
+
+    def __init__(self, store: Store, invoke: Callable[[Event], None], clock: Clock) -> None:
+        self._store = store
+        self._invoke = invoke
+        self._clock = clock
+
+    def chunk_failed(self, run: StageRun, outcome: Outcome, signature: str) -> bool:
+        """Mark a chunk with failed tasks; ends the job where that is one too many, and says so."""
+        marker = json.dumps({"tasks": outcome.failed, "signature": signature}).encode()
+        self._store.create(run.keys.failed(outcome.chunk), marker, outcome.execution)
+        reason = self._too_many(run)
+        if reason:
+            report = Report("failed", reason, self._clock.time())
+            end_job(self._store, JobKeys(run.manifest.job), report)
+        return bool(reason)
+
+    def lane_ended(self, run: StageRun, group: int, repair: bool = False) -> bool:
+        """Take every step that is due now that chunks of *group* are committed.
+
+        Args:     repair: run by whoever repeats: markers that exist do not stop it.
+        Returns:  whether this was the end of the job.
+        """
+        if not self._is_complete(run, group):
+            return False
+        single = len(run.manifest.stages) == 1
+        if not (single and run.plan.groups == 1):
+            self._close_group(run, group, single)
+            present = {last_number(o.key) for o in self._store.list(run.keys.groups)}
+            if len(present) < run.plan.groups:
+                return False
+        return self._stage_ended(run, repair)
+
+    def _is_complete(self, run: StageRun, group: int) -> bool:
+        expected = run.plan.chunks_in(group)
+        if len(expected) == 1 and run.plan.chunks == 1:
+            return True  # the caller has just committed the only one
+        found = {last_number(o.key) for o in self._store.list(run.keys.outcomes(group))}
+        return found.issuperset(expected)
+
+    def _close_group(self, run: StageRun, group: int, single: bool) -> None:
+        if self._store.exists(run.keys.group(group)):
+            return
+        body = b"" if single else self._group_body(run, group)
+        self._store.create(run.keys.group(group), body, new_execution_id())
+
+    def _group_body(self, run: StageRun, group: int) -> bytes:
+        """Return the group's shuffle index (of a map stage), and its totals behind it."""
+        totals = Totals()
+        mapped: list[tuple[int, Mapped | None]] = []
+        for chunk in run.plan.chunks_in(group):
+            outcome, frames = read_outcome(self._store, run.keys.outcome(group, chunk))
+            totals += Totals(tasks=outcome.count, failed=outcome.failed)
+            for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):
+                totals += Totals(task_seconds=frame.seconds)
+                value = None
+                if frame.kind is FrameKind.VALUE and run.stage.kind is not StageKind.CALL:
+                    value = serialize.loads(frame.payload)
+                totals += _totals_of(value)
+                mapped.append((task, value if isinstance(value, Mapped) else None))
+        columns = b""
+        if run.stage.kind is StageKind.MAP:
+            columns = group_columns(mapped, run.stage.partitions)
+        return columns + json.dumps(asdict(totals)).encode()
+
+    def _stage_ended(self, run: StageRun, repair: bool) -> bool:
+        """Launch the next stage or write the report; whether that was the end of the job."""
+        if self._store.exists(JobKeys(run.manifest.job).cancelled):
+            return False
+        if run.index + 1 == len(run.manifest.stages):
+            self.job_ended(run.manifest)
+            return True
+        totals = self._stage_totals(run)
+        allowed = run.stage.max_failures
+        if allowed is not None and totals.failed > allowed:
+            report = Report("failed", _reason(run, totals.failed), self._clock.time())
+            end_job(self._store, JobKeys(run.manifest.job), report)
+            return True
+        won = self._store.create(run.keys.done, b"", new_execution_id())
+        if won or (repair and not self._store.exists(run.keys.next)):
+            encoded = run.manifest.encode()
+            for event in top_events(run.manifest, encoded, run.index + 1, self._clock.time()):
+                self._invoke(event if won else event.repaired(0, 0))
+            self._store.create(run.keys.next, b"", new_execution_id())
+        return False
+
+    def job_ended(self, manifest: Manifest) -> None:
+        """Write the report of a job whose stages are all complete."""
+        stages: Sequence[Totals] = ()
+        if len(manifest.stages) > 1:
+            runs = [StageRun.of(manifest, i) for i in range(len(manifest.stages))]
+            stages = [self._stage_totals(run) for run in runs]
+        mismatch = _receipt_mismatch(manifest, stages)
+        if mismatch:
+            report = Report("failed", mismatch, self._clock.time(), tuple(stages))
+            end_job(self._store, JobKeys(manifest.job), report)
+            return
+        report = Report("done", "", self._clock.time(), tuple(stages))
+        self._store.create(JobKeys(manifest.job).report, report.encode(), new_execution_id())
+
+    def _stage_totals(self, run: StageRun) -> Totals:
+        totals = Totals()
+        for group in range(run.plan.groups):
+            key = run.keys.group(group)
+            body = unstamped(self._store.get(key), key)[1]
+            if run.stage.kind is StageKind.MAP:
+                start, length = column_span(_tasks_in(run, group), run.stage.partitions - 1)
+                body = body[start + length :]
+            totals += Totals(**json.loads(body))
+        return totals
+
+    def _too_many(self, run: StageRun) -> str:
+        """Return why the stage's failures end the job, or "" if they do not."""
+        stage = run.stage
+        if stage.max_failures is None and not stage.same_failures:
+            return ""
+        markers = list(self._store.list(run.keys.failures))
+        if stage.max_failures is not None:
+            failed = sum(self._marker(marker.key)["tasks"] for marker in markers)
+            return _reason(run, failed) if failed > stage.max_failures else ""
+        first = [marker.key for marker in markers if last_number(marker.key) < SAME_FAILURES]
+        if len(first) < SAME_FAILURES or run.plan.chunks <= SAME_FAILURES:
+            return ""
+        signatures = {self._marker(key)["signature"] for key in first}
+        if len(signatures) > 1 or "" in signatures:
+            return ""
+        return (
+            f"The first {SAME_FAILURES} chunks of {run.plan.chunks} all failed with "
+            f"{signatures.pop()}; the others were not run. return_exceptions=True or "
+            "max_failures= runs them all the same."
+        )
+
+    def _marker(self, key: str) -> dict[str, Any]:
+        """Any: JSON of ours, two fields."""
+        marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
+        return marker
+
+
+def _reason(run: StageRun, failed: int) -> str:
+    return (
+        f"{failed} tasks of stage {run.stage.name!r} failed, {run.stage.max_failures} are allowed "
+        "(max_failures=)."
+    )
+
+
+def _tasks_in(run: StageRun, group: int) -> int:
+    return sum(len(run.plan.tasks_of(chunk)) for chunk in run.plan.chunks_in(group))
+
+
+def _totals_of(value: object) -> Totals:
+    if isinstance(value, Mapped):
+        return Totals(
+            bytes_read=value.bytes_read,
+            records=value.records,
+            emitted=value.emitted,
+            pairs_written=sum(piece.pairs for piece in value.slices),
+        )
+    if isinstance(value, Reduced):
+        return Totals(
+            pairs_read=value.pairs_read,
+            keys=value.keys,
+            output_pairs=value.output_pairs,
+            output_bytes=value.size,
+        )
+    return Totals()
+
+
+def _receipt_mismatch(manifest: Manifest, stages: Sequence[Totals]) -> str:
+    """Return how written and read differ, or "" where every receipt balances."""
+    for stage, totals, following in zip(manifest.stages, stages, stages[1:], strict=False):
+        if stage.kind is not StageKind.MAP:
+            continue
+        if totals.pairs_written != following.pairs_read:
+            return (
+                f"Receipts differ: map tasks wrote {totals.pairs_written} pairs, reduce tasks "
+                f"read {following.pairs_read}."
+            )
+        if not totals.failed and totals.bytes_read != stage.input_bytes:
+            return (
+                f"Receipts differ: the inputs have {stage.input_bytes} bytes, the records read "
+                f"{totals.bytes_read}."
+            )
+    return ""

@@ -1,0 +1,166 @@
+"""Running the tasks of one chunk: from arguments to an outcome."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lambdamr_runtime import serialize
+from lambdamr_runtime.attempts import History
+from lambdamr_runtime.clock import Clock
+from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.keys import StageKeys, new_execution_id
+from lambdamr_runtime.lanes import LanePlan
+from lambdamr_runtime.limits import INLINE_RESULT_BYTES
+from lambdamr_runtime.store import Store
+from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome, Stage, encode_frames
+from lambdamr_runtime.work import TaskEnv, Work
+
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 10.0
+"""Pauses between tries of a user's function double from the first to the last of these."""
+
+
+class Watched(Protocol):
+    """What a process shows of itself while it runs tasks."""
+
+    def begin_chunk(self, execution: str, tasks: int) -> None: ...
+    def begin_task(
+        self, chunk: int, task: int, timeout_s: float | None, execution: str
+    ) -> None: ...
+    def end_task(self, task: int, frame: Frame) -> None: ...
+    def end_chunk(self) -> None: ...
+    def take_log(self) -> bytes:
+        """Return what was printed since the last call."""
+        ...
+
+    def peak_mb(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One stage of one job, ready to run chunks."""
+
+    manifest: Manifest
+    index: int
+    stage: Stage
+    plan: LanePlan
+    keys: StageKeys
+
+    @classmethod
+    def of(cls, manifest: Manifest, index: int) -> "StageRun":
+        stage = manifest.stages[index]
+        return cls(manifest, index, stage, stage.plan, StageKeys(manifest.job, stage.name))
+
+
+class ChunkRunner:
+    """Runs chunks in this process.
+
+    Args:  load_work: gives the work of a stage.  load_args: gives the arguments of a chunk's
+           tasks, in order.  name: of this process, for the record.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        watched: Watched,
+        load_work: Callable[[StageRun], Work],
+        load_args: Callable[[StageRun, int], Any],
+        name: str,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._watched = watched
+        self._load_work = load_work
+        self._load_args = load_args
+        self._name = name
+
+    def run(self, run: StageRun, chunk: int, attempt: int, history: History) -> Outcome:
+        """Run the tasks of a chunk that *history* has not ended, and return its outcome.
+
+        The outcome is not committed yet; frames too large for it are stored already.
+        """
+        started_s, begun = self._clock.time(), self._clock.monotonic()
+        execution = new_execution_id()
+        tasks = run.plan.tasks_of(chunk)
+        self._watched.begin_chunk(execution, len(tasks))
+        frames = list(self._frames(run, chunk, execution, history))
+        self._watched.end_chunk()
+        packed = encode_frames(frames)
+        results = ""
+        if len(packed) > INLINE_RESULT_BYTES:
+            results = run.keys.results(chunk, execution)
+            self._store.put(results, packed)
+        return Outcome(
+            chunk=chunk,
+            execution=execution,
+            attempt=attempt,
+            count=len(tasks),
+            failed=sum(frame.kind is FrameKind.ERROR for frame in frames),
+            started_s=started_s,
+            seconds=self._clock.monotonic() - begun,
+            peak_mb=self._watched.peak_mb(),
+            worker=self._name,
+            frames=b"" if results else packed,
+            results=results,
+        )
+
+    def _frames(
+        self, run: StageRun, chunk: int, execution: str, history: History
+    ) -> Iterator[Frame]:
+        tasks = run.plan.tasks_of(chunk)
+        watched, timeout_s = self._watched, run.stage.timeout_s
+        watched.begin_task(chunk, tasks.start, timeout_s, execution)
+        work, args, broken = self._load(run, chunk)
+        env = TaskEnv(
+            self._store,
+            run.manifest,
+            run.index,
+            execution,
+            serialize.value_dumps(run.stage.serializer),
+        )
+        for task in tasks:
+            frame = history.frames.get(task) or history.verdict(task)
+            if frame is None:
+                watched.begin_task(chunk, task, timeout_s, execution)
+                if broken is not None:
+                    frame = Frame(FrameKind.ERROR, broken)
+                else:
+                    arg = args[task - tasks.start] if args is not None else None
+                    frame = self._run_task(work, env, task, arg)
+                watched.end_task(task, frame)
+            yield frame
+
+    def _load(self, run: StageRun, chunk: int) -> tuple[Any, Any, bytes | None]:
+        """Return (work, arguments, None), or as the third the error record of what failed."""
+        try:
+            work = self._load_work(run)
+            return work, self._load_args(run, chunk), None
+        except BaseException as error:  # unpickling runs the user's imports and constructors
+            record = serialize.record_error(error, run.stage.serializer)
+            return None, None, serialize.plain_dumps(record)
+
+    def _run_task(self, work: Work, env: TaskEnv, task: int, arg: Any) -> Frame:
+        stage = env.stage
+        begun = time.perf_counter()
+        tries = 1
+        while True:
+            try:
+                payload = serialize.dump_result(work.run(env, task, arg), env.dumps)
+                kind = FrameKind.VALUE
+                break
+            except BaseException as error:  # SystemExit and KeyboardInterrupt are results too
+                if tries <= stage.retries and _may_retry(error, work):
+                    self._clock.sleep(min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** (tries - 1)))
+                    tries += 1
+                    continue
+                record = serialize.record_error(error, stage.serializer)
+                payload, kind = serialize.plain_dumps(record), FrameKind.ERROR
+                break
+        seconds = time.perf_counter() - begun
+        return Frame(kind, payload, self._watched.take_log(), seconds, tries)
+
+
+def _may_retry(error: BaseException, work: Work) -> bool:
+    return isinstance(error, work.retry_on) and not isinstance(error, LambdamrError)

@@ -1,0 +1,94 @@
+"""What a task may reach of the worker that runs it.
+
+The worker process sets the context once; references in arguments resolve themselves through it,
+and an Executor made inside a task finds here that it is nested.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lambdamr_runtime.clock import Clock
+from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.limits import CACHE_BYTES
+from lambdamr_runtime.store import Store
+from lambdamr_runtime.wire import Event
+
+
+class Cache:
+    """What a warm process keeps, least recently used first out.
+
+    Args:  limit_bytes: sum of the stored sizes of what is kept.
+    """
+
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+        self._limit = limit_bytes
+        self._total = 0
+        self._entries: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+
+    def get(self, key: str) -> Any:
+        """Return what is kept under *key*, or None."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def keep(self, key: str, value: Any, size: int) -> None:
+        """Keep *value* (not None), *size* bytes as stored; what is larger than the cache is not."""
+        if size > self._limit:
+            return
+        self._total += size - self._entries.pop(key, (None, 0))[1]
+        self._entries[key] = (value, size)
+        while self._total > self._limit:
+            self._total -= self._entries.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._total = 0
+
+
+@dataclass(slots=True)
+class Context:
+    """The worker around the running task."""
+
+    store: Store
+    invoke: Callable[[Event], None]
+    clock: Clock
+    take: Callable[[str], Event | None]
+    """Take a queued event of a job, to run it here; None where none is queued."""
+    run: Callable[[Event], None]
+    """Run an event inside the waiting task."""
+    width: int
+    """Lanes that a nested job may use."""
+    owner: str = ""
+    """Local backend: the executor whose workers run the job."""
+    archive: bytes = b""
+    """Modules shipped with the running task; a nested job ships the same."""
+    cache: Cache = field(default_factory=Cache)
+
+
+_current: Context | None = None
+
+
+def enter(context: Context) -> None:
+    """Set the context of this process."""
+    global _current
+    _current = context
+
+
+def current() -> Context | None:
+    """Return the context, or None outside a worker."""
+    return _current
+
+
+def required() -> Context:
+    """Return the context.
+
+    Raises:  LambdamrError: this is no worker.
+    """
+    if _current is None:
+        raise LambdamrError("A reference to stored data can be resolved only inside a task.")
+    return _current

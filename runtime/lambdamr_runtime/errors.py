@@ -1,0 +1,160 @@
+"""Every error that lambdamr raises.
+
+LambdamrError
+├── TaskFailed                 a task has no result, and not by an exception of its own
+│   ├── TaskLost               its process died, as often as the infrastructure limit allows
+│   ├── TaskOutOfMemory        its process outgrew the worker's memory
+│   ├── TaskTimeout            it ran longer than its time limit
+│   └── RemoteError            it raised an exception that could not travel back
+├── NotSerializable
+│   ├── ArgumentNotSerializable
+│   └── ResultNotSerializable
+├── JobFailed                  a job ended without all of its results
+│   └── ReceiptMismatch        bytes or pairs written and read differ
+├── JobNotFound
+├── CorruptObject              an object of ours cannot be what we wrote
+├── RuntimeMismatch            client and runtime differ in Python or wire version
+├── StoreError                 the object store refused or could not be reached
+├── InvalidInput
+│   ├── InputNotFound
+│   ├── InputChanged           an input is not the one that was planned
+│   └── CorruptInput           an input cannot be decoded
+└── InvalidPairs
+    ├── UnstableKey            a key without a canonical form
+    ├── BadKey                 a key that cannot be one (unhashable)
+    └── DuplicateKey           a key that a result has twice
+
+An exception of the user's function comes back as itself, with `RemoteTraceback` as its cause.
+Wrong arguments are ValueError and TypeError, a timeout of the caller is TimeoutError, a cancelled
+future is concurrent.futures.CancelledError.
+"""
+
+__all__ = [
+    "ArgumentNotSerializable",
+    "BadKey",
+    "CorruptInput",
+    "CorruptObject",
+    "DuplicateKey",
+    "InputChanged",
+    "InputNotFound",
+    "InvalidInput",
+    "InvalidPairs",
+    "JobFailed",
+    "JobNotFound",
+    "LambdamrError",
+    "NotSerializable",
+    "ReceiptMismatch",
+    "RemoteError",
+    "RemoteTraceback",
+    "ResultNotSerializable",
+    "RuntimeMismatch",
+    "StoreError",
+    "TaskFailed",
+    "TaskLost",
+    "TaskOutOfMemory",
+    "TaskTimeout",
+    "UnstableKey",
+]
+
+
+class LambdamrError(Exception):
+    """Base of every error of this library."""
+
+
+class TaskFailed(LambdamrError):
+    """A task has no result, and not because its function raised."""
+
+
+class TaskLost(TaskFailed):
+    """The process of a task died; it was tried again up to the infrastructure limit."""
+
+
+class TaskOutOfMemory(TaskFailed):
+    """The process of a task outgrew the memory of its worker and was ended."""
+
+
+class TaskTimeout(TaskFailed):
+    """A task ran longer than its time limit; the message holds the stack it was stopped in."""
+
+
+class RemoteError(TaskFailed):
+    """A task raised an exception that cannot be rebuilt here; the message is its traceback."""
+
+
+class NotSerializable(LambdamrError):
+    """An object cannot travel between client and worker."""
+
+
+class ArgumentNotSerializable(NotSerializable):
+    """A function or an argument cannot be pickled."""
+
+
+class ResultNotSerializable(NotSerializable):
+    """A task returned what cannot be pickled."""
+
+
+class JobFailed(LambdamrError):
+    """A job ended without all of its results; the message holds the reason."""
+
+
+class ReceiptMismatch(JobFailed):
+    """What was written and what was read differ: the result would be wrong, so there is none."""
+
+
+class JobNotFound(LambdamrError):
+    """No job of that id lies under the root."""
+
+
+class CorruptObject(LambdamrError):
+    """An object of lambdamr's is not what was written; the message names its key."""
+
+
+class RuntimeMismatch(LambdamrError):
+    """Client and runtime differ in Python or wire version."""
+
+
+class StoreError(LambdamrError):
+    """The object store refused a request, or could not be reached."""
+
+
+class InvalidInput(LambdamrError):
+    """The input of a job cannot be used."""
+
+
+class InputNotFound(InvalidInput):
+    """An input names no object."""
+
+
+class InputChanged(InvalidInput):
+    """An input was changed while the job ran."""
+
+
+class CorruptInput(InvalidInput):
+    """An input cannot be decoded."""
+
+
+class InvalidPairs(LambdamrError):
+    """A mapper or reducer yielded what is not a usable (key, value) pair."""
+
+
+class UnstableKey(InvalidPairs):
+    """A key's type has no canonical form; give `partitioner=` and `sort_key=`, or another key."""
+
+
+class BadKey(InvalidPairs):
+    """A key cannot be one: it is not hashable."""
+
+
+class DuplicateKey(InvalidPairs):
+    """A reducer yielded one key twice, so a dict cannot hold the result; use `job.items()`."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a worker, as text; the `__cause__` of an exception raised there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'

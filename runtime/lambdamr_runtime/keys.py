@@ -1,0 +1,139 @@
+"""The name of every object that lambdamr stores, relative to the root.
+
+functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
+data/{sha}                           jobs/{job}/{stage}/args
+shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
+    {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}.{attempt}.{execution}
+jobs/{job}/output/                   jobs/{job}/{stage}/results/{chunk}.{execution}
+    part-{partition}.{execution}     jobs/{job}/{stage}/launched/{lo}-{hi}
+                                     jobs/{job}/{stage}/groups/{group} · failed/{chunk}
+                                     jobs/{job}/{stage}/done · next
+"""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+
+JOBS = "jobs/"
+
+
+def new_job_id(now_s: float) -> str:
+    """Return a fresh job id; ids sort by the second they were made in (UTC)."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now_s)) + os.urandom(6).hex()
+
+
+def new_execution_id() -> str:
+    """Return the name of one actual run: 8 random bytes as 16 hex digits, never derived."""
+    return os.urandom(8).hex()
+
+
+def function_key(sha: str) -> str:
+    return f"functions/{sha}"
+
+
+def data_key(sha: str) -> str:
+    return f"data/{sha}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageKeys:
+    """The keys of one stage of one job."""
+
+    job: str
+    stage: str
+
+    @property
+    def _base(self) -> str:
+        return f"{JOBS}{self.job}/{self.stage}/"
+
+    @property
+    def args(self) -> str:
+        return f"{self._base}args"
+
+    @property
+    def done(self) -> str:
+        return f"{self._base}done"
+
+    @property
+    def next(self) -> str:
+        return f"{self._base}next"
+
+    @property
+    def failures(self) -> str:
+        """Prefix of the failure markers."""
+        return f"{self._base}failed/"
+
+    @property
+    def groups(self) -> str:
+        """Prefix of the group markers."""
+        return f"{self._base}groups/"
+
+    def outcomes(self, group: int) -> str:
+        """Prefix of the outcomes of one group."""
+        return f"{self._base}outcomes/{group}/"
+
+    def outcome(self, group: int, chunk: int) -> str:
+        return f"{self._base}outcomes/{group}/{chunk}"
+
+    def attempts(self, chunk: int) -> str:
+        """Prefix of what failed attempts of a chunk left."""
+        return f"{self._base}attempts/{chunk}/"
+
+    def attempt(self, chunk: int, attempt: int, execution: str) -> str:
+        return f"{self._base}attempts/{chunk}/{attempt}.{execution}"
+
+    def results(self, chunk: int, execution: str) -> str:
+        return f"{self._base}results/{chunk}.{execution}"
+
+    def launched(self, lo: int, hi: int) -> str:
+        return f"{self._base}launched/{lo}-{hi}"
+
+    def group(self, group: int) -> str:
+        return f"{self._base}groups/{group}"
+
+    def failed(self, chunk: int) -> str:
+        return f"{self._base}failed/{chunk}"
+
+    def shuffle(self, task: int, execution: str) -> str:
+        """Spread over sixteen prefixes by task and job, so that no prefix takes all writes."""
+        digit = hashlib.blake2s(f"{self.job}/{task}".encode(), digest_size=1).hexdigest()[0]
+        return f"shuffle/{digit}/{self.job}/{self.stage}/{task}.{execution}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobKeys:
+    """The keys of one job."""
+
+    job: str
+
+    @property
+    def prefix(self) -> str:
+        return f"{JOBS}{self.job}/"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.prefix}job.json"
+
+    @property
+    def cancelled(self) -> str:
+        return f"{self.prefix}cancelled"
+
+    @property
+    def report(self) -> str:
+        return f"{self.prefix}report.json"
+
+    @property
+    def shuffle_prefixes(self) -> tuple[str, ...]:
+        return tuple(f"shuffle/{digit:x}/{self.job}/" for digit in range(16))
+
+    def stage(self, stage: str) -> StageKeys:
+        return StageKeys(self.job, stage)
+
+    def part(self, partition: int, execution: str) -> str:
+        return f"{self.prefix}output/part-{partition:05d}.{execution}"
+
+
+def last_number(key: str) -> int:
+    """Return the number that ends a key: the chunk of an outcome, the group of a marker."""
+    return int(key.rpartition("/")[2])

@@ -1,0 +1,76 @@
+"""Every number that a platform or a measurement dictates, in one place.
+
+Figures of AWS are those of its service documentation, checked mid-2026.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# --- AWS Lambda and S3 ---------------------------------------------------------------------
+EVENT_BYTES = 64 * KIB
+"""Largest event that lambdamr sends. AWS takes 1 MB; small events keep a launch fast."""
+
+LAMBDA_TIMEOUT_S = 900.0
+"""Longest life of one invocation on AWS Lambda."""
+
+LIST_PAGE = 1000
+"""Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
+
+# --- what travels inline, what is stored ------------------------------------------------------
+INLINE_BYTES = 32 * KIB
+"""A job whose functions and arguments together stay below this carries them in job.json and the
+event: after base64 and the rest of the record, the event stays below EVENT_BYTES."""
+
+INLINE_RESULT_BYTES = 256 * KIB
+"""Results of a chunk up to this ride in its outcome; larger ones get an object of their own."""
+
+OUTCOME_HEADER_BYTES = 64 * KIB
+"""Upper bound of an outcome's header, so that one ranged read gets it."""
+
+WHOLE_ARGS_BYTES = 4 * MIB
+"""A stage whose packed arguments are smaller is fetched whole and kept by the warm process;
+a larger one is read chunk by chunk."""
+
+LOG_BYTES = 64 * KIB
+"""What is kept of a task's stdout and stderr: the tail."""
+
+CACHE_BYTES = 512 * MIB
+"""What a warm process keeps of functions, broadcast data and resolved references (as stored)."""
+
+# --- lanes and chunks ---------------------------------------------------------------------------
+CHUNKS_PER_LANE = 32
+"""Chunks per lane with automatic chunking: at most 1/32 of a lane's work is lost to imbalance."""
+
+MAX_CHUNK_TASKS = 512
+"""Automatic chunks never hold more tasks, so that results keep arriving in long jobs."""
+
+CLIENT_INVOKES = 64
+"""Most invocations the client makes to launch a stage; the tree does the rest."""
+
+MAX_TREE_DEPTH = 4
+"""AWS's recursion guard cuts chains of about 16; the launch tree stays far below."""
+
+SLOWEST_MARGIN = 1.5
+"""A lane begins a chunk only while this multiple of its slowest chunk so far is left."""
+
+# --- failures -----------------------------------------------------------------------------------
+INFRASTRUCTURE_RETRIES = 2
+"""How often a task whose process died is tried again before it is TaskLost."""
+
+SAME_FAILURES = 10
+"""If a stage's first so many chunks all fail the same way, the stage ends."""
+
+# --- waiting ------------------------------------------------------------------------------------
+POLL_FIRST_S = 0.05
+POLL_FLOOR_S = 2.0
+POLL_SHARE = 0.01
+POLL_MAX_S = 10.0
+"""The poller's pause grows from POLL_FIRST_S to max(POLL_FLOOR_S, POLL_SHARE x elapsed), at most
+POLL_MAX_S."""
+
+TOMBSTONE_S = 2.0
+"""A running lane looks for a cancelled job this often; a queued event older than this looks
+before it starts."""
+
+MEMORY_CHECK_S = 0.02
+"""The watchdog reads the memory of a task's process this often."""

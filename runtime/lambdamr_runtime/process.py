@@ -1,0 +1,204 @@
+"""What keeps a warm process clean, and what its watchdog may see of it.
+
+Everything here is shared by a kept child process (which runs tasks) and its parent (which
+watches): files without a name and a page of shared memory, made before the fork.
+"""
+
+import contextlib
+import mmap
+import os
+import random
+import shutil
+import struct
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import TextIOWrapper
+
+from lambdamr_runtime.limits import LOG_BYTES
+from lambdamr_runtime.wire import Frame, decode_frames, encode_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The task that a process runs."""
+
+    number: int
+    """Counts the tasks begun by the process and its predecessors."""
+    chunk: int
+    task: int
+    deadline: float
+    """On the monotonic clock, seconds; infinite for a task without a time limit."""
+    execution: str
+
+
+class ProgressPage:
+    """One page of shared memory that says which task runs; a write costs about a microsecond."""
+
+    _ROW = struct.Struct("<Qqqd16s")
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self._number = 0
+
+    def begin(self, chunk: int, task: int, deadline: float, execution: str) -> None:
+        self._number += 1
+        self._ROW.pack_into(self._page, 0, self._number, chunk, task, deadline, execution.encode())
+
+    def end(self) -> None:
+        """Say that no task runs."""
+        self.begin(-1, -1, float("inf"), "")
+
+    def running(self) -> Running | None:
+        """Return the running task, or None between tasks."""
+        number, chunk, task, deadline, execution = self._ROW.unpack_from(self._page)
+        if not number or chunk < 0:
+            return None
+        return Running(number, chunk, task, deadline, execution.rstrip(b"\0").decode())
+
+    def resume(self) -> None:
+        """Count on from what an earlier process wrote."""
+        self._number = self._ROW.unpack_from(self._page)[0]
+
+
+class Spool:
+    """Frames of the chunk that runs, kept outside the process that makes them."""
+
+    _ROW = struct.Struct("<qQ")
+    _EXECUTION_BYTES = 16
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)
+
+    def begin(self, execution: str) -> None:
+        """Start a chunk: what was kept of another one goes."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(execution.encode())
+
+    def add(self, task: int, frame: Frame) -> None:
+        data = encode_frames((frame,))
+        self._file.write(self._ROW.pack(task, len(data)) + data)
+
+    def frames(self, execution: str) -> dict[int, Frame]:
+        """Return the frames that *execution* finished; none if another one wrote last."""
+        self._file.seek(0)
+        data = self._file.read()
+        at = self._EXECUTION_BYTES
+        frames: dict[int, Frame] = {}
+        if data[:at] != execution.encode():
+            return frames
+        while at + self._ROW.size <= len(data):
+            task, size = self._ROW.unpack_from(data, at)
+            at += self._ROW.size
+            if at + size > len(data):
+                break  # the process died while it wrote this one
+            frames[task] = decode_frames(data[at : at + size], 1, "the spool")[0]
+            at += size
+        return frames
+
+
+class Output:
+    """stdout and stderr of the process, caught at the file descriptors so that C prints too."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)
+        self._fd = self._file.fileno()
+        os.set_blocking(self._fd, True)
+
+    def redirect(self) -> None:
+        """Point descriptors 1 and 2 and sys.stdout and sys.stderr here, for good."""
+        import fcntl  # POSIX only, as the kept child is
+
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_APPEND)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(self._fd, descriptor)
+            stream = TextIOWrapper(
+                open(descriptor, "wb", buffering=0, closefd=False),
+                encoding="utf-8",
+                errors="backslashreplace",
+                write_through=True,
+            )
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+    def take(self) -> bytes:
+        """Return the tail of what was written since the last call, LOG_BYTES at most."""
+        size = os.fstat(self._fd).st_size
+        if not size:
+            return b""
+        tail = os.pread(self._fd, LOG_BYTES, max(0, size - LOG_BYTES))
+        os.ftruncate(self._fd, 0)
+        return tail
+
+    def give_back(self, taken: bytes) -> None:
+        """Put what was taken in front again; nothing may have been written since."""
+        if taken:
+            os.write(self._fd, taken)
+
+
+class Hygiene:
+    """Restores what one chunk may have changed before the next one begins.
+
+    Args:  scratch: the folder that tasks see as their temporary one; emptied after every chunk.
+    """
+
+    def __init__(self, scratch: str) -> None:
+        self._scratch = scratch
+        os.environ["TMPDIR"] = scratch
+        tempfile.tempdir = None
+        self._cwd = os.getcwd()
+        self._environment = dict(os.environ)
+        self._umask = os.umask(0o022)
+        os.umask(self._umask)
+        self._threads = threading.active_count()
+
+    def begin(self) -> None:
+        """Draw random seeds anew: forked and warm processes would all draw the same numbers."""
+        random.seed()
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.seed()
+
+    def restore(self) -> bool:
+        """Clean up, and say whether the process may go on: a thread that is left means no."""
+        os.umask(self._umask)
+        with contextlib.suppress(OSError):  # the folder of the start may be gone: stay
+            os.chdir(self._cwd)
+        if os.environ != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        self._empty_scratch()
+        return threading.active_count() <= self._threads or not _foreign_threads()
+
+    def _empty_scratch(self) -> None:
+        try:
+            entries = list(_entries(self._scratch))
+        except FileNotFoundError:
+            os.makedirs(self._scratch, exist_ok=True)
+            return
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from entries
+
+
+def _foreign_threads() -> bool:
+    main = threading.main_thread()
+    return any(
+        thread is not main and not thread.name.startswith("lambdamr-")
+        for thread in threading.enumerate()
+    )

@@ -1,0 +1,53 @@
+"""References that travel in place of data and resolve themselves when they are unpickled.
+
+A future that is an argument, and data stored by `executor.put`, are pickled as calls of the two
+functions here, so they may lie at any depth of the arguments or in a closure.
+"""
+
+from typing import Any
+
+from lambdamr_runtime import context, serialize
+from lambdamr_runtime.store import Store
+from lambdamr_runtime.wire import Frame, FrameKind, Outcome, decode_frames
+
+
+def load_data(key: str) -> Any:
+    """Return the object stored under a data key, fetched once per warm process."""
+    ctx = context.required()
+    kept = ctx.cache.get(key)
+    if kept is None:
+        data = ctx.store.get(key)
+        kept = (serialize.loads(data),)
+        ctx.cache.keep(key, kept, len(data))
+    return kept[0]
+
+
+def load_result(outcome_key: str, position: int) -> Any:
+    """Return the value of one task of a committed chunk.
+
+    Args:    position: of the task within its chunk.
+    Raises:  the task's own exception, if it failed.
+    """
+    ctx = context.required()
+    frames = ctx.cache.get(outcome_key)
+    if frames is None:
+        frames = read_outcome(ctx.store, outcome_key)[1]
+        ctx.cache.keep(outcome_key, frames, sum(len(frame.payload) for frame in frames))
+    return value_of(frames[position], outcome_key)
+
+
+def read_outcome(store: Store, key: str) -> tuple[Outcome, list[Frame]]:
+    """Read an outcome and its frames, wherever they lie.
+
+    Raises:  CorruptObject, FileNotFoundError.
+    """
+    outcome = Outcome.decode(store.get(key), key)
+    data = store.get(outcome.results) if outcome.results else outcome.frames
+    return outcome, decode_frames(data, outcome.count, outcome.results or key)
+
+
+def value_of(frame: Frame, source: str) -> Any:
+    """Return the value of a frame, or raise the exception that it holds."""
+    if frame.kind is FrameKind.VALUE:
+        return serialize.loads(frame.payload)
+    raise serialize.revive(serialize.load_error(frame.payload, source))

@@ -1,0 +1,506 @@
+"""A kept child process that runs tasks, and the parent that watches it.
+
+    parent (watches)                      child (works)
+    ───────────────                       ─────────────
+    event ──────────── RUN ─────────────▶ worker.run(event): all store requests, all user code
+    launch, take ◀──── INVOKE, TAKE ───── launch tree, next stages, nested jobs
+    reads the page ◀── shared memory ──── which task runs, until when
+    reads the files ◀─ shared files ───── output, stack at the end, finished frames
+    event is over ◀─── ENDED ──────────── done, or "go on in a fresh process"
+
+The child is forked before any store client exists, and the parent never opens one, so a new child
+can be forked at any time. A crash, a time limit and a memory limit are all seen from outside,
+within MEMORY_CHECK_S; the next child records what happened and goes on with the lane.
+"""
+
+import faulthandler
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
+
+from lambdamr_runtime import context
+from lambdamr_runtime.channel import Channel, Verb
+from lambdamr_runtime.clock import SystemClock
+from lambdamr_runtime.context import Cache, Context
+from lambdamr_runtime.errors import LambdamrError, StoreError
+from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.limits import LOG_BYTES, MEMORY_CHECK_S, TOMBSTONE_S
+from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.process import Hygiene, Output, ProgressPage, Running, Spool
+from lambdamr_runtime.store import Store, open_store
+from lambdamr_runtime.wire import Death, DeathCause, Event, Frame
+from lambdamr_runtime.worker import Host, Worker
+
+logger = logging.getLogger(__name__)
+
+STACK_SIGNAL = signal.SIGUSR2
+"""Makes the child write its Python stacks, even inside a C call that holds the GIL."""
+
+STACK_PATIENCE_S = 0.3
+"""How long the parent waits for that."""
+
+_RUNTIME = os.path.dirname(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How tasks run here."""
+
+    root: str
+    name: str
+    """Of this worker."""
+    scratch: str
+    """A folder of its own: the tasks' temporary files, shipped modules."""
+    memory_mb: int = 0
+    """Limit of a task's process, MiB; 0: none."""
+    width: int = 1
+    """Lanes of a nested job."""
+    owner: str = ""
+    hints: int = -1
+    """Descriptor to write hints of commits to; -1: none."""
+    private: int = -1
+    """Descriptor of the parent's own, which the child closes; -1: none."""
+
+
+class Surroundings(Protocol):
+    """Where the parent's events come from."""
+
+    def invoke(self, event: bytes) -> None:
+        """Launch an event; raises if that fails."""
+        ...
+
+    def take(self, job: bytes) -> bytes:
+        """Take a queued event of a job; b"" if there is none."""
+        ...
+
+    def is_gone(self) -> bool:
+        """Whether nobody waits for this worker any more."""
+        ...
+
+
+class Sandbox:
+    """The parent's side: runs events in the child, replaces it when it dies or is unclean."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._shared = _Shared()
+        self._child: _Child | None = None
+
+    def start(self) -> None:
+        """Fork the child, so that it is warm when the first event comes."""
+        if self._child is None:
+            self._child = _Child.fork(self._settings, self._shared)
+
+    def run(self, event: Event, surroundings: Surroundings) -> None:
+        """Run an event to its end, over the deaths of any number of children.
+
+        Raises:  StoreError: the child could not run it; nothing more was done.
+        """
+        rest: Event | None = event
+        while rest is not None:
+            self.start()
+            rest = self._run_once(rest, surroundings)
+
+    def stop(self) -> None:
+        """End the child and everything it started."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def _run_once(self, event: Event, surroundings: Surroundings) -> Event | None:
+        assert self._child is not None  # noqa: S101 - start() has made it
+        death = self._watch(self._child, event, surroundings)
+        if isinstance(death, Death):
+            self._child = None
+            return replace(event, death=death)
+        if death is None:
+            return None
+        self.stop()
+        return death
+
+    def _watch(
+        self, child: "_Child", event: Event, surroundings: Surroundings
+    ) -> Event | Death | None:
+        """Return what ended the event: a death, None, or the event to go on with."""
+        try:
+            child.channel.send(Verb.RUN, event.encode())
+        except OSError:
+            return self._autopsy(child, None, DeathCause.CRASH, "")
+        while True:
+            message = child.message(MEMORY_CHECK_S)
+            if message is not None:
+                verb, body = message
+                if verb is Verb.ENDED:
+                    return Event.decode(body) if body else None
+                if verb is Verb.FAILED:
+                    self.stop()
+                    raise StoreError(body.decode())
+                self._answer(child, verb, body, surroundings)
+                if verb is Verb.CANCELLED and body.decode() == event.job:
+                    return self._autopsy(child, None, DeathCause.CANCELLED, "the job's tombstone")
+                continue
+            if surroundings.is_gone():
+                self.stop()
+                raise LambdamrError("The client of this worker is gone.")
+            verdict = self._check(child)
+            if verdict is not None:
+                return verdict
+
+    def _answer(self, child: "_Child", verb: Verb, body: bytes, surroundings: Surroundings) -> None:
+        if verb is Verb.INVOKE:
+            surroundings.invoke(body)
+            child.channel.send(Verb.LAUNCHED)
+        elif verb is Verb.TAKE:
+            child.channel.send(Verb.TAKEN, surroundings.take(body))
+
+    def _check(self, child: "_Child") -> Death | None:
+        """Return how the child ended, or is ended here for passing a limit."""
+        if child.has_ended():
+            return self._autopsy(child, None, DeathCause.CRASH, "")
+        running = self._shared.page.running()
+        if running is not None and time.monotonic() > running.deadline:
+            over = time.monotonic() - running.deadline
+            detail = f"it ran over its time limit (stopped {over:.2f} s after it)"
+            return self._autopsy(child, running, DeathCause.TIMEOUT, detail)
+        limit = self._settings.memory_mb
+        used = child.memory_mb() if limit else 0.0
+        if used > limit:
+            detail = f"its process used {used:.0f} MB of memory, the limit is {limit} MB"
+            return self._autopsy(child, running, DeathCause.MEMORY, detail)
+        return None
+
+    def _autopsy(
+        self, child: "_Child", suspect: Running | None, cause: DeathCause, detail: str
+    ) -> Death:
+        """End the child if it lives, and describe its death.
+
+        Args:  suspect: the task that passed a limit. If another one runs by the time the child
+               is dead, that one is lost, not guilty.
+        """
+        if suspect is not None:
+            self._shared.ask_for_stack(child.pid)
+        status = child.kill()
+        running = self._shared.page.running()
+        if suspect is not None and (running is None or running.number != suspect.number):
+            cause, detail = DeathCause.LOST, f"being stopped for the task before it: {detail}"
+        if cause is DeathCause.CRASH:
+            detail = _exit_text(status)
+        return Death(
+            cause,
+            detail,
+            chunk=running.chunk if running else -1,
+            task=running.task if running else -1,
+            execution=running.execution if running else "",
+            stack=users_stack(self._shared.take_stack()),
+            log=self._shared.output.take().decode("utf-8", "backslashreplace"),
+        )
+
+
+class _Shared:
+    """What parent and child see both."""
+
+    def __init__(self) -> None:
+        self.page = ProgressPage()
+        self.spool = Spool()
+        self.output = Output()
+        self.stack = tempfile.TemporaryFile(buffering=0)
+
+    def ask_for_stack(self, pid: int) -> None:
+        """Make the child write its stacks, and wait until they are there, or not much longer."""
+        self.stack.truncate(0)
+        self.stack.seek(0)
+        os.kill(pid, STACK_SIGNAL)
+        until = time.monotonic() + STACK_PATIENCE_S
+        seen = -1
+        while time.monotonic() < until:
+            size = os.fstat(self.stack.fileno()).st_size
+            if size and size == seen:
+                return
+            seen = size
+            select.select((), (), (), STACK_PATIENCE_S / 30)
+
+    def take_stack(self) -> str:
+        text = os.pread(self.stack.fileno(), LOG_BYTES, 0).decode("utf-8", "backslashreplace")
+        self.stack.truncate(0)
+        self.stack.seek(0)
+        return text
+
+
+class _Child:
+    """The child process as its parent holds it."""
+
+    def __init__(self, pid: int, channel: Channel) -> None:
+        self.pid = pid
+        self.channel = channel
+        self._status: int | None = None
+
+    @classmethod
+    def fork(cls, settings: Settings, shared: _Shared) -> "_Child":
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _child_main(settings, shared, Channel(theirs))
+        theirs.close()
+        return cls(pid, Channel(ours))
+
+    def message(self, patience_s: float) -> tuple[Verb, bytes] | None:
+        """Return the next message, or None if none comes in time or the child is dead."""
+        ready, _, _ = select.select((self.channel,), (), (), patience_s)
+        return self.channel.receive() if ready else None
+
+    def has_ended(self) -> bool:
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = status
+        return self._status is not None
+
+    def kill(self) -> int:
+        """End the child and its process group, and return its wait status."""
+        if not self.has_ended():
+            os.kill(self.pid, signal.SIGKILL)
+            self._status = os.waitpid(self.pid, 0)[1]
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # nobody is left in it
+            pass
+        self.channel.close()
+        assert self._status is not None  # noqa: S101 - set above
+        return self._status
+
+    def memory_mb(self) -> float:
+        """Return the resident memory, MiB; 0 where the system does not tell."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * _PAGE_MB
+        except (OSError, IndexError):
+            return 0.0
+
+
+_PAGE_MB = resource.getpagesize() / 2**20
+
+
+def _exit_text(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit status {code}"
+    name = signal.Signals(-code).name if -code in list(signal.Signals) else "unknown"
+    return f"signal {-code} ({name})"
+
+
+def users_stack(text: str) -> str:
+    """Return the user's part of faulthandler's output: no frames and no threads of ours."""
+    kept: list[str] = []
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        frames = [line for line in lines if line.startswith("  File ") and _is_users(line)]
+        foreign = [line for line in frames if "threading.py" not in line]
+        if foreign:
+            heads = [line for line in lines if not line.startswith("  File ")]
+            kept += [*heads[-1:], *frames]
+    return "\n".join(kept)
+
+
+def _is_users(frame: str) -> bool:
+    return _RUNTIME not in frame and not frame.startswith('  File "<string>", line 1 in <module>')
+
+
+# --- the child ---------------------------------------------------------------------------------
+
+
+def _child_main(settings: Settings, shared: _Shared, channel: Channel) -> NoReturn:
+    """Run events until the parent is gone; never returns into the parent's code."""
+    try:
+        os.setpgid(0, 0)
+        if settings.private >= 0:
+            os.close(settings.private)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        shared.output.redirect()
+        faulthandler.enable(shared.stack)
+        faulthandler.register(STACK_SIGNAL, shared.stack, all_threads=True)
+        os.makedirs(settings.scratch, exist_ok=True)
+        _serve(settings, shared, _Link(channel))
+    except BaseException as error:  # the last line of the process: say what ended it
+        import traceback
+
+        os.write(2, "".join(traceback.format_exception(error)).encode())
+        os._exit(1)
+    os._exit(0)
+
+
+def _serve(settings: Settings, shared: _Shared, link: "_Link") -> None:
+    store = open_store(settings.root)
+    clock = SystemClock()
+    modules = ShippedModules(os.path.join(settings.scratch, "modules"))
+    tombstones = _TombstoneWatch(store, link)
+    hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
+    cache = Cache()
+
+    def worker(watched: "_ProcessWatch | _NestedWatch", clean: Callable[[], bool]) -> Worker:
+        host = Host(link.invoke, _hinter(settings.hints), _for_ever, shared.spool.frames, clean)
+        return Worker(store, clock, host, watched, modules, cache, settings.name)
+
+    nested = worker(_NestedWatch(shared), lambda: True)
+
+    def run_nested(event: Event) -> None:
+        held = shared.output.take()
+        nested.run(event)
+        shared.output.give_back(held)
+
+    ctx = Context(
+        store, link.invoke, clock, link.take, run_nested, settings.width, settings.owner,
+        cache=cache,
+    )  # fmt: skip
+    context.enter(ctx)
+    main = worker(_ProcessWatch(shared, hygiene), hygiene.restore)
+    while True:
+        message = link.channel.receive()
+        if message is None:
+            return
+        event = Event.decode(message[1])
+        tombstones.watch(event.job)
+        try:
+            rest = main.run(event)
+        except (LambdamrError, OSError) as error:
+            link.tell(Verb.FAILED, f"{type(error).__name__}: {error}".encode())
+            continue
+        finally:
+            tombstones.watch("")
+        link.tell(Verb.ENDED, rest.encode() if rest else b"")
+
+
+def _for_ever() -> float:
+    return float("inf")
+
+
+def _hinter(descriptor: int) -> Callable[[str, int, int], None]:
+    """Return the function that hints of a commit; a hint that finds the pipe full is dropped."""
+
+    def hint(job: str, stage: int, chunk: int) -> None:
+        if descriptor >= 0:
+            try:
+                os.write(descriptor, b"%b %d %d\n" % (job.encode(), stage, chunk))
+            except (BlockingIOError, BrokenPipeError):  # the client polls the store all the same
+                pass
+
+    return hint
+
+
+class _Link:
+    """The child's way to ask its parent; any thread may."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._lock = threading.Lock()
+
+    def invoke(self, event: Event) -> None:
+        with self._lock:
+            self.channel.send(Verb.INVOKE, event.encode())
+            self.channel.receive()
+
+    def take(self, job: str) -> Event | None:
+        with self._lock:
+            self.channel.send(Verb.TAKE, job.encode())
+            message = self.channel.receive()
+        return Event.decode(message[1]) if message and message[1] else None
+
+    def tell(self, verb: Verb, body: bytes = b"") -> None:
+        with self._lock:
+            self.channel.send(verb, body)
+
+
+class _TombstoneWatch:
+    """A thread that sees that the running job is cancelled, or the parent dead."""
+
+    def __init__(self, store: Store, link: _Link) -> None:
+        self._store = store
+        self._link = link
+        self._job = ""
+        self._parent = os.getppid()
+        self._tick = threading.Event()
+        threading.Thread(target=self._run, name="lambdamr-tombstone", daemon=True).start()
+
+    def watch(self, job: str) -> None:
+        """Watch this job from now on; "": none."""
+        self._job = job
+
+    def _run(self) -> None:
+        while not self._tick.wait(TOMBSTONE_S):
+            if os.getppid() != self._parent:
+                os.killpg(0, signal.SIGKILL)
+            job = self._job
+            try:
+                if job and self._store.exists(JobKeys(job).cancelled) and job == self._job:
+                    self._link.tell(Verb.CANCELLED, job.encode())
+                    self._job = ""
+            except LambdamrError as error:  # the running task sees a broken store by itself
+                logger.warning("cannot look for a cancellation: %s", error)
+
+
+class _ProcessWatch:
+    """What the child shows of its tasks."""
+
+    def __init__(self, shared: _Shared, hygiene: Hygiene) -> None:
+        self._shared = shared
+        self._hygiene = hygiene
+        self._spools = False
+        shared.page.resume()
+
+    def begin_chunk(self, execution: str, tasks: int) -> None:
+        self._hygiene.begin()
+        self._spools = tasks > 1
+        if self._spools:
+            self._shared.spool.begin(execution)
+
+    def begin_task(self, chunk: int, task: int, timeout_s: float | None, execution: str) -> None:
+        deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
+        self._shared.page.begin(chunk, task, deadline, execution)
+
+    def end_task(self, task: int, frame: Frame) -> None:
+        if self._spools:
+            self._shared.spool.add(task, frame)
+
+    def end_chunk(self) -> None:
+        self._shared.page.end()
+
+    def take_log(self) -> bytes:
+        return self._shared.output.take()
+
+    def peak_mb(self) -> float:
+        return _peak_mb()
+
+
+class _NestedWatch:
+    """Tasks that a waiting task runs: the limits are those of the waiting one."""
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
+
+    def begin_chunk(self, execution: str, tasks: int) -> None: ...
+    def begin_task(
+        self, chunk: int, task: int, timeout_s: float | None, execution: str
+    ) -> None: ...
+    def end_task(self, task: int, frame: Frame) -> None: ...
+    def end_chunk(self) -> None: ...
+
+    def take_log(self) -> bytes:
+        return self._shared.output.take()
+
+    def peak_mb(self) -> float:
+        return _peak_mb()
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

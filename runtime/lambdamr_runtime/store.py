@@ -1,0 +1,211 @@
+"""A thin typed layer on obstore: what lambdamr asks of an object store, and nothing more.
+
+obstore gives S3, a local directory and memory behind one API; this module adds one home for its
+errors and the rule that every commit stands on: *read the winner*.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+
+from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
+
+STAMP_BYTES = 17
+"""A created object begins with its execution id (16 hex digits) and a line feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One entry of a listing."""
+
+    key: str
+    size: int
+    """Bytes."""
+    etag: str
+    modified_s: float
+    """Seconds since the epoch."""
+
+
+class Store(Protocol):
+    """An object store under a root; keys are relative to it.
+
+    Every method raises StoreError for what the store refuses and FileNotFoundError for a key
+    that is not there.
+    """
+
+    root: str
+
+    def get(self, key: str) -> bytes: ...
+    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes: ...
+    def put(self, key: str, data: bytes) -> None: ...
+    def create(self, key: str, data: bytes, execution: str) -> bool: ...
+    def exists(self, key: str) -> bool: ...
+    def head(self, key: str) -> StoredObject: ...
+    def list(self, prefix: str) -> Iterator[StoredObject]: ...
+    def delete(self, keys: Sequence[str]) -> None: ...
+
+
+class ObstoreStore:
+    """Store on any obstore backend."""
+
+    def __init__(self, root: str, backend: ObjectStore) -> None:
+        self.root = root
+        self._backend = backend
+
+    def get(self, key: str) -> bytes:
+        """Return the whole object."""
+        try:
+            return bytes(obstore.get(self._backend, key).bytes())
+        except (BaseError, OSError) as error:
+            raise self._mapped(error, "read", key) from error
+
+    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
+        """Return up to *length* bytes from *start*; fewer at the end, b"" beyond it.
+
+        Raises:  InputChanged: *etag* is given and the object has another one.
+        """
+        if length <= 0:
+            return b""
+        try:
+            if etag:
+                options = {"if_match": etag, "range": (start, start + length)}
+                return bytes(obstore.get(self._backend, key, options=options).bytes())  # type: ignore[arg-type]  # obstore types a TypedDict
+            return bytes(obstore.get_range(self._backend, key, start=start, length=length))
+        except (BaseError, OSError) as error:
+            if _is_past_the_end(error):
+                return b""
+            raise self._mapped(error, "read", key) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the object, over an older one if there is one."""
+        try:
+            obstore.put(self._backend, key, data)
+        except (BaseError, OSError) as error:
+            raise self._mapped(error, "write", key) from error
+
+    def create(self, key: str, data: bytes, execution: str) -> bool:
+        """Write the object unless it is there already, and say whether this execution won.
+
+        The body is stamped with *execution*. A failed conditional put proves nothing: the client
+        library may have repeated our own write after a lost answer, and a conflict (409) stores
+        nothing. So the winner is read, and only that decides.
+
+        Args:     data: the body behind the stamp. execution: 16 hex digits.
+        Returns:  True if the stored object is this execution's.
+        """
+        stamped = execution.encode() + b"\n" + data
+        refusal: BaseException | None = None
+        for _ in range(3):
+            try:
+                obstore.put(self._backend, key, stamped, mode="create", use_multipart=False)
+                return True
+            except (BaseError, OSError) as error:
+                refusal = error
+            try:
+                winner = self.get_range(key, 0, STAMP_BYTES)
+            except FileNotFoundError:
+                continue
+            return winner == stamped[:STAMP_BYTES]
+        raise self._mapped(refusal, "create", key) from refusal
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.head(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def head(self, key: str) -> StoredObject:
+        try:
+            meta = obstore.head(self._backend, key)
+        except (BaseError, OSError) as error:
+            raise self._mapped(error, "look up", key) from error
+        return _stored(meta)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object under *prefix* (whole path segments), in no set order."""
+        try:
+            for page in obstore.list(self._backend, prefix):
+                for meta in page:
+                    yield _stored(meta)
+        except (BaseError, OSError) as error:
+            raise self._mapped(error, "list", prefix) from error
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are not there are no error."""
+        for key in keys:
+            try:
+                obstore.delete(self._backend, key)
+            except (BaseError, OSError) as error:
+                if not _is_missing(error):
+                    raise self._mapped(error, "delete", key) from error
+
+    def _mapped(self, error: BaseException | None, verb: str, key: str) -> Exception:
+        """Return our error for obstore's: the one place where they meet."""
+        if error is None or _is_missing(error):
+            return FileNotFoundError(f"{self.root}/{key}")
+        if type(error).__name__ == "PreconditionError":
+            return InputChanged(f"{self.root}/{key} is not the object that was planned.")
+        reason = str(error).partition("\n\nDebug source")[0]
+        return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
+
+
+def open_store(root: str) -> ObstoreStore:
+    """Open the store of a root: a local directory, `memory://` or a URL that obstore reads.
+
+    A local directory is made if it is missing.
+    """
+    try:
+        return ObstoreStore(root, _backend_of(root))
+    except (BaseError, OSError) as error:
+        raise StoreError(f"Could not open the store at {root}: {error}") from error
+
+
+def local_path(uri: str) -> str | None:
+    """Return the file-system path of a root or URI, or None where it is no local one."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    return uri if len(parts.scheme) < 2 else None
+
+
+def unstamped(data: bytes, key: str) -> tuple[str, bytes]:
+    """Split a created object into its execution id and its body.
+
+    Raises:  CorruptObject: there is no stamp.
+    """
+    if len(data) < STAMP_BYTES or data[STAMP_BYTES - 1] != 0x0A:
+        raise CorruptObject(f"{key} has no execution stamp: {data[:STAMP_BYTES]!r}")
+    return data[: STAMP_BYTES - 1].decode("ascii", "replace"), data[STAMP_BYTES:]
+
+
+def _backend_of(root: str) -> ObjectStore:
+    path = local_path(root)
+    if path is not None:
+        os.makedirs(path, exist_ok=True)
+        return LocalStore(prefix=path)
+    if root.startswith("memory:"):
+        return MemoryStore()
+    return from_url(root)
+
+
+def _stored(meta: "obstore.ObjectMeta") -> StoredObject:
+    return StoredObject(
+        meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp()
+    )
+
+
+def _is_missing(error: BaseException) -> bool:
+    return isinstance(error, FileNotFoundError)
+
+
+def _is_past_the_end(error: BaseException) -> bool:
+    """A range that begins at or behind the end: obstore's local store and S3's 416."""
+    text = str(error)
+    return "StartTooLarge" in text or "InvalidRange" in text or "416" in text

@@ -1,0 +1,376 @@
+"""The records that cross a process boundary, and their encoding.
+
+Manifest (job.json) and Event are JSON: small, and readable where a person looks at them.
+Outcome is a JSON header and a binary body of frames, one per task.
+"""
+
+import base64
+import enum
+import json
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lambdamr_runtime.errors import CorruptObject, RuntimeMismatch
+from lambdamr_runtime.lanes import LanePlan
+
+WIRE_VERSION = 1
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class StageKind(enum.StrEnum):
+    """What the tasks of a stage take and make."""
+
+    CALL = "call"
+    """One call of a function each."""
+    FOLD = "fold"
+    """One call each over neighbouring values of the stage before."""
+    MAP = "map"
+    """One split each; makes a shuffle object."""
+    REDUCE = "reduce"
+    """One partition each; makes an output part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a job, as the manifest has it."""
+
+    name: str
+    kind: StageKind
+    tasks: int
+    chunksize: int
+    width: int
+    """Most lanes at a time."""
+    function: str = ""
+    """sha256 of `functions/{sha}`, or "" where the function object is inline."""
+    inline_function: bytes = b""
+    inline_args: bytes = b""
+    """Packed arguments; empty where the stage has none or they are stored."""
+    has_args: bool = True
+    """False for a stage whose tasks need nothing but their number."""
+    serializer: str = "cloudpickle"
+    timeout_s: float | None = None
+    """Time limit of one task."""
+    retries: int = 0
+    """Tries after the first for a task whose function raises."""
+    max_failures: int | None = None
+    """Failed tasks that the stage survives; None: any number."""
+    same_failures: bool = False
+    """End the stage when its first SAME_FAILURES chunks all fail alike."""
+    partitions: int = 0
+    """MAP: partitions of every shuffle object."""
+    input_bytes: int = 0
+    """MAP: bytes of all input objects, for the receipt."""
+
+    @property
+    def plan(self) -> LanePlan:
+        return LanePlan(self.tasks, self.chunksize, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A job: written once, first, never changed."""
+
+    job: str
+    stages: tuple[Stage, ...]
+    created_s: float
+    owner: str = ""
+    """Local backend: the executor whose workers run the job."""
+    python: str = PYTHON_VERSION
+
+    def encode(self) -> bytes:
+        record = asdict(self)
+        for stage in record["stages"]:
+            for name in ("inline_function", "inline_args"):
+                stage[name] = base64.b64encode(stage[name]).decode()
+        return json.dumps({"v": WIRE_VERSION, **record}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, source: str) -> "Manifest":
+        """Parse job.json.
+
+        Raises:  RuntimeMismatch: another wire or Python version. CorruptObject: not a manifest.
+        """
+        record = _record(data, source)
+        check_versions(record.pop("v", None), record.get("python"))
+        try:
+            stages = tuple(_stage(stage) for stage in record.pop("stages"))
+            return cls(stages=stages, **record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptObject(f"{source} is not a job manifest: {error}") from error
+
+
+class DeathCause(enum.StrEnum):
+    """Why an execution ended without an outcome."""
+
+    CRASH = "crash"
+    """The process ended by itself: a signal, an exit."""
+    TIMEOUT = "timeout"
+    """A task ran over its time limit; final."""
+    MEMORY = "memory"
+    """The process outgrew its memory; final."""
+    LOST = "lost"
+    """The whole worker is gone, nobody saw how."""
+    CANCELLED = "cancelled"
+    """The job was cancelled while it ran."""
+
+
+FINAL_CAUSES = frozenset({DeathCause.TIMEOUT, DeathCause.MEMORY})
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How an execution ended without an outcome."""
+
+    cause: DeathCause
+    detail: str
+    """What the watchdog saw: a signal, an exit status, a limit and the value over it."""
+    chunk: int = -1
+    """The chunk that ran, or -1 if unknown."""
+    task: int = -1
+    """The task that ran, or -1 if unknown."""
+    execution: str = ""
+    stack: str = ""
+    """The user's frames at the end, as faulthandler wrote them."""
+    log: str = ""
+    """Tail of stdout and stderr of the task that ran."""
+
+    @classmethod
+    def decode(cls, record: dict[str, Any]) -> "Death":
+        return cls(**{**record, "cause": DeathCause(record["cause"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One invocation: run lane *lo* of a stage and see that lanes (lo, hi) are launched."""
+
+    job: str
+    stage: int
+    lo: int
+    hi: int
+    cursor: int = 0
+    """Position in the lane's chunks at which to begin."""
+    attempt: int = 0
+    """Earlier executions that died at the chunk at *cursor*."""
+    repair: bool = False
+    """Look for outcomes before running, for `launched/` before launching."""
+    only: tuple[int, ...] = ()
+    """Run these chunks instead of a lane."""
+    sent_s: float = 0.0
+    """Seconds since the epoch."""
+    manifest: bytes = b""
+    """The encoded manifest, where it is small enough to ride along."""
+    death: Death | None = None
+    """How the execution before this one ended; it is recorded before anything runs."""
+
+    def encode(self) -> bytes:
+        record = {name: getattr(self, name) for name in self.__slots__}
+        record["death"] = asdict(self.death) if self.death else None
+        record["manifest"] = self.manifest.decode()
+        return json.dumps({"v": WIRE_VERSION, **record}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Event":
+        record = _record(data, "the event")
+        check_versions(record.pop("v", None), PYTHON_VERSION)
+        try:
+            record["only"] = tuple(record["only"])
+            record["manifest"] = record["manifest"].encode()
+            record["death"] = Death.decode(record["death"]) if record["death"] else None
+            return cls(**record)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptObject(f"the event is not one of ours: {error}") from error
+
+    def repaired(self, cursor: int, attempt: int) -> "Event":
+        """Return the event that continues this one after its execution died."""
+        return replace(self, cursor=cursor, attempt=attempt, repair=True, death=None)
+
+
+class FrameKind(enum.IntEnum):
+    """What a frame holds."""
+
+    VALUE = 0
+    ERROR = 1
+    """A pickled `serialize.ErrorRecord`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What one task left."""
+
+    kind: FrameKind
+    payload: bytes
+    """The pickled value or error record."""
+    log: bytes = b""
+    """Tail of the task's stdout and stderr."""
+    seconds: float = 0.0
+    tries: int = 1
+    """Calls of the user's function that this result took."""
+
+
+_FRAME = struct.Struct("<BHfQI")
+
+
+def encode_frames(frames: Sequence[Frame]) -> bytes:
+    """Pack frames: a fixed-size row each, then the payloads and logs in the same order."""
+    rows: list[bytes] = []
+    blobs: list[bytes] = []
+    for frame in frames:
+        rows.append(
+            _FRAME.pack(frame.kind, frame.tries, frame.seconds, len(frame.payload), len(frame.log))
+        )
+        blobs.append(frame.payload)
+        blobs.append(frame.log)
+    return b"".join((*rows, *blobs))
+
+
+def decode_frames(data: bytes, count: int, source: str) -> list[Frame]:
+    """Unpack *count* frames.
+
+    Raises:  CorruptObject: the bytes are not exactly that many frames.
+    """
+    frames: list[Frame] = []
+    at = count * _FRAME.size
+    try:
+        for row in range(count):
+            kind, tries, seconds, size, log_size = _FRAME.unpack_from(data, row * _FRAME.size)
+            end = at + size
+            frames.append(
+                Frame(FrameKind(kind), data[at:end], data[end : end + log_size], seconds, tries)
+            )
+            at = end + log_size
+    except (struct.error, ValueError) as error:
+        raise CorruptObject(f"{source} does not hold {count} task results: {error}") from error
+    if at != len(data):
+        raise CorruptObject(f"{source} holds {len(data)} bytes of results, {at} announced")
+    return frames
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """THE result of a chunk: created once, never rewritten."""
+
+    chunk: int
+    execution: str
+    attempt: int
+    count: int
+    """Tasks of the chunk."""
+    failed: int
+    """How many of them failed."""
+    started_s: float
+    seconds: float
+    peak_mb: float
+    """Peak resident memory of the process so far."""
+    worker: str
+    """Name of the process that ran it."""
+    frames: bytes = field(default=b"", repr=False)
+    """Encoded frames; empty where they are in `results`."""
+    results: str = ""
+    """Key of the object that holds the frames, where they are too large for the outcome."""
+
+    def encode(self) -> bytes:
+        """Encode what goes behind the execution stamp."""
+        record = {n: getattr(self, n) for n in self.__slots__ if n not in ("frames", "execution")}
+        header = json.dumps(record).encode()
+        return b"%d\n%b%b" % (len(header), header, self.frames)
+
+    @classmethod
+    def decode(cls, stamped: bytes, source: str) -> "Outcome":
+        """Parse a stored outcome, stamp included.
+
+        Raises:  CorruptObject: it is not one.
+        """
+        try:
+            stamp, size, _ = stamped[:64].split(b"\n", 2)
+            begin = len(stamp) + len(size) + 2
+            end = begin + int(size)
+            record = json.loads(stamped[begin:end])
+            return cls(execution=stamp.decode(), frames=stamped[end:], **record)
+        except (ValueError, TypeError) as error:
+            raise CorruptObject(f"{source} is not an outcome: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionObject:
+    """What `functions/{sha}` holds: pickled work and the modules shipped with it."""
+
+    archive: bytes
+    """A zip of the user's own modules; empty if there are none."""
+    pickled: bytes
+
+    def encode(self) -> bytes:
+        return _OFFSET.pack(len(self.archive)) + self.archive + self.pickled
+
+    @classmethod
+    def decode(cls, data: bytes, source: str) -> "FunctionObject":
+        """Parse a function object.
+
+        Raises:  CorruptObject: it is shorter than it says.
+        """
+        size = _OFFSET.unpack_from(data)[0] if len(data) >= _OFFSET.size else len(data)
+        end = _OFFSET.size + size
+        if end >= len(data):
+            raise CorruptObject(f"{source} is not a function object")
+        return cls(data[_OFFSET.size : end], data[end:])
+
+
+_OFFSET = struct.Struct("<Q")
+
+
+def pack_args(chunks: Sequence[bytes]) -> bytes:
+    """Pack the arguments of all chunks: an index of 8-byte end offsets, then the bytes.
+
+    Offsets count from the first byte behind the index.
+    """
+    ends: list[int] = []
+    total = 0
+    for data in chunks:
+        total += len(data)
+        ends.append(total)
+    return struct.pack(f"<{len(ends)}Q", *ends) + b"".join(chunks)
+
+
+def args_index_bytes(chunks: int) -> int:
+    """Return the size of the index that begins packed arguments."""
+    return chunks * _OFFSET.size
+
+
+def args_span(index: bytes, chunk: int, chunks: int) -> tuple[int, int]:
+    """Return (start, length) of one chunk's arguments in the packed object."""
+    base = args_index_bytes(chunks)
+    start = _OFFSET.unpack_from(index, (chunk - 1) * _OFFSET.size)[0] if chunk else 0
+    end = _OFFSET.unpack_from(index, chunk * _OFFSET.size)[0]
+    return base + start, end - start
+
+
+def check_versions(wire: object, python: object) -> None:
+    """Raise RuntimeMismatch unless both are this runtime's own."""
+    if wire != WIRE_VERSION:
+        raise RuntimeMismatch(
+            f"This runtime speaks wire version {WIRE_VERSION}, the job {wire}. "
+            "Install the same release of lambdamr on both sides."
+        )
+    if python != PYTHON_VERSION:
+        raise RuntimeMismatch(
+            f"This runtime is Python {PYTHON_VERSION}, the job was made with Python {python}. "
+            "Use the same minor version on both sides."
+        )
+
+
+def _record(data: bytes, source: str) -> dict[str, Any]:
+    """Any: JSON, checked field by field where it is used."""
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise CorruptObject(f"{source} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise CorruptObject(f"{source} is not a JSON object")
+    return record
+
+
+def _stage(record: dict[str, Any]) -> Stage:
+    for name in ("inline_function", "inline_args"):
+        record[name] = base64.b64decode(record[name])
+    return Stage(**{**record, "kind": StageKind(record["kind"])})

@@ -1,0 +1,93 @@
+"""What the tasks of a stage do: the object that a function object holds.
+
+Every kind of work has `run(env, task, arg)`; its class belongs to the runtime and is pickled by
+reference, the user's functions inside it by value.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lambdamr_runtime.keys import StageKeys
+from lambdamr_runtime.lanes import LanePlan
+from lambdamr_runtime.references import load_result
+from lambdamr_runtime.serialize import Dumps
+from lambdamr_runtime.shuffle import SliceIdentity
+from lambdamr_runtime.store import Store
+from lambdamr_runtime.wire import Manifest, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnv:
+    """Where a task runs."""
+
+    store: Store
+    manifest: Manifest
+    index: int
+    """Of the stage in the manifest."""
+    execution: str
+    dumps: Dumps
+    """Pickles values that the task stores."""
+
+    @property
+    def stage(self) -> Stage:
+        return self.manifest.stages[self.index]
+
+    def stage_keys(self, index: int) -> StageKeys:
+        return StageKeys(self.manifest.job, self.manifest.stages[index].name)
+
+    def slice_identity(
+        self, index: int, task: int, execution: str, partition: int
+    ) -> SliceIdentity:
+        return SliceIdentity(
+            self.manifest.job, self.manifest.stages[index].name, task, execution, partition
+        )
+
+    @property
+    def source(self) -> Stage:
+        """The stage before."""
+        return self.manifest.stages[self.index - 1]
+
+
+class Work(Protocol):
+    """The work of one stage."""
+
+    @property
+    def retry_on(self) -> tuple[type[BaseException], ...]:
+        """Exceptions of the user's function that `retries` repeat."""
+
+    def run(self, env: TaskEnv, task: int, arg: Any) -> Any:
+        """Do one task; *arg* is what the client packed for it, None for a stage without."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a function; the argument is (args, kwargs)."""
+
+    fn: Callable[..., Any]
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+
+    def run(self, env: TaskEnv, task: int, arg: Any) -> Any:  # noqa: ARG002 - the protocol's
+        args, kwargs = arg
+        return self.fn(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One call over *arity* neighbouring values: a level of a reduction tree."""
+
+    fn: Callable[[list[Any]], Any]
+    arity: int
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+
+    def run(self, env: TaskEnv, task: int, arg: Any) -> Any:  # noqa: ARG002 - the protocol's
+        first = task * self.arity
+        last = min(first + self.arity, env.source.tasks)
+        return self.fn([self._value(env, source) for source in range(first, last)])
+
+    def _value(self, env: TaskEnv, task: int) -> Any:
+        plan: LanePlan = env.source.plan
+        chunk = plan.chunk_of(task)
+        key = env.stage_keys(env.index - 1).outcome(plan.group_of(chunk), chunk)
+        return load_result(key, task - plan.tasks_of(chunk).start)

@@ -1,0 +1,251 @@
+"""The worker: runs one event, which is a lane of a stage, or what a dead one left of it.
+
+event ─▶ record the death before this one ─▶ launch the children ─▶ chunk, chunk, chunk …
+                                                                       │ create outcome
+                      next stage, or report ◀─ barrier ◀─ end of lane ◀┘
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lambdamr_runtime import serialize
+from lambdamr_runtime.attempts import History, load_history, save_attempt
+from lambdamr_runtime.barrier import Barrier
+from lambdamr_runtime.chunk import ChunkRunner, StageRun, Watched
+from lambdamr_runtime.clock import Clock
+from lambdamr_runtime.context import Cache
+from lambdamr_runtime.keys import JobKeys, function_key, last_number, new_execution_id
+from lambdamr_runtime.lanes import children, tree_arity
+from lambdamr_runtime.limits import SLOWEST_MARGIN, TOMBSTONE_S, WHOLE_ARGS_BYTES
+from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.store import Store
+from lambdamr_runtime.wire import (
+    Death,
+    DeathCause,
+    Event,
+    Frame,
+    FunctionObject,
+    Manifest,
+    Outcome,
+    args_index_bytes,
+    args_span,
+    decode_frames,
+)
+from lambdamr_runtime.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a worker asks of its surroundings."""
+
+    invoke: Callable[[Event], None]
+    """Launch an event; raises if it cannot be launched."""
+    committed: Callable[[str, int, int], None]
+    """A hint that a chunk (job, stage, chunk) has an outcome; behind the last stage: a report."""
+    remaining_s: Callable[[], float]
+    """Seconds this invocation may still last."""
+    salvage: Callable[[str], dict[int, Frame]]
+    """Frames that a dead execution had finished, as far as they were kept."""
+    clean: Callable[[], bool]
+    """Restore the process after a chunk; False if it must be replaced."""
+
+
+class Worker:
+    """Runs events in this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        host: Host,
+        watched: Watched,
+        modules: ShippedModules,
+        cache: Cache,
+        name: str,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._host = host
+        self._modules = modules
+        self._modules_sha = ""
+        self._cache = cache
+        self._barrier = Barrier(store, host.invoke, clock)
+        self._chunks = ChunkRunner(store, clock, watched, self._work, self._args, name)
+        self._looked = clock.monotonic()
+
+    def run(self, event: Event) -> Event | None:
+        """Run an event to its end.
+
+        Returns:  None, or the event to go on with in a fresh process: this one is not clean.
+        """
+        run = StageRun.of(self._manifest(event), event.stage)
+        if event.death is not None:
+            repaired = self._record_death(run, event, event.death)
+            if repaired is None:
+                return None
+            event = repaired
+        if self._is_stale(event) and self._is_cancelled(run):
+            return None
+        self._launch_children(run, event)
+        return self._run_lane(run, event)
+
+    def _run_lane(self, run: StageRun, event: Event) -> Event | None:
+        chunks = event.only or run.plan.chunks_of(event.lo)
+        done = self._committed(run, chunks) if event.repair else frozenset[int]()
+        slowest = 0.0
+        for position in range(event.cursor, len(chunks)):
+            chunk = chunks[position]
+            if chunk in done:
+                continue
+            if self._is_time_to_look() and self._is_cancelled(run):
+                return None
+            rest = replace(
+                event, hi=event.lo + 1, cursor=position, attempt=0, sent_s=self._clock.time()
+            )
+            if slowest and self._host.remaining_s() < SLOWEST_MARGIN * slowest:
+                self._host.invoke(rest)
+                return None
+            attempt = event.attempt if position == event.cursor else 0
+            outcome = self._run_chunk(run, chunk, attempt)
+            slowest = max(slowest, outcome.seconds)
+            if not self._host.clean():
+                return replace(rest, cursor=position + 1)
+        for group in sorted({run.plan.group_of(chunk) for chunk in chunks}):
+            if self._barrier.lane_ended(run, group, event.repair):
+                self._hint_end(run)
+        return None
+
+    def _run_chunk(self, run: StageRun, chunk: int, attempt: int) -> Outcome:
+        history = load_history(self._store, run.keys, chunk) if attempt else History()
+        outcome = self._chunks.run(run, chunk, attempt, history)
+        key = run.keys.outcome(run.plan.group_of(chunk), chunk)
+        if self._store.create(key, outcome.encode(), outcome.execution):
+            self._host.committed(run.manifest.job, run.index, chunk)
+            if outcome.failed and self._barrier.chunk_failed(
+                run, outcome, self._signature(outcome)
+            ):
+                self._hint_end(run)
+        return outcome
+
+    def _hint_end(self, run: StageRun) -> None:
+        self._host.committed(run.manifest.job, len(run.manifest.stages), 0)
+
+    def _signature(self, outcome: Outcome) -> str:
+        """Return what a wholly failed chunk failed with, in one line; "" if some tasks passed."""
+        if outcome.failed < outcome.count:
+            return ""
+        data = self._store.get(outcome.results) if outcome.results else outcome.frames
+        first = decode_frames(data, outcome.count, outcome.results)[0]
+        record = serialize.load_error(first.payload, outcome.results)
+        place = [line.strip() for line in record.text.splitlines() if line.startswith("  File ")]
+        return " ".join((record.type_name, *place[-1:]))
+
+    def _launch_children(self, run: StageRun, event: Event) -> None:
+        if event.only or event.hi - event.lo <= 1:
+            return
+        marker = run.keys.launched(event.lo, event.hi)
+        if event.repair and self._store.exists(marker):
+            return
+        for lo, hi in children(event.lo, event.hi, tree_arity(run.plan.lanes)):
+            self._host.invoke(replace(event, lo=lo, hi=hi, cursor=0, attempt=0))
+        self._store.create(marker, b"", new_execution_id())
+
+    def _record_death(self, run: StageRun, event: Event, death: Death) -> Event | None:
+        """Write what the dead execution left, and return the event that goes on after it."""
+        if death.cause is DeathCause.CANCELLED:
+            return None
+        chunks = event.only or run.plan.chunks_of(event.lo)
+        done = self._committed(run, chunks)
+        left = [i for i in range(event.cursor, len(chunks)) if chunks[i] not in done]
+        if not left:
+            return event.repaired(len(chunks), 0)
+        position = left[0]
+        chunk = chunks[position]
+        if death.chunk not in (-1, chunk):
+            death = replace(death, chunk=-1)  # it had committed that one
+        attempt = event.attempt + 1 if position == event.cursor else 1
+        frames = self._host.salvage(death.execution) if death.chunk == chunk else {}
+        known = death if death.chunk == chunk else replace(death, chunk=chunk, task=-1)
+        if not known.execution:
+            known = replace(known, execution=new_execution_id())
+        save_attempt(self._store, run.keys, attempt, known, frames)
+        return event.repaired(position, attempt)
+
+    def _committed(self, run: StageRun, chunks: Sequence[int]) -> frozenset[int]:
+        groups = {run.plan.group_of(chunk) for chunk in chunks}
+        return frozenset(
+            last_number(entry.key)
+            for group in groups
+            for entry in self._store.list(run.keys.outcomes(group))
+        )
+
+    def _is_stale(self, event: Event) -> bool:
+        """A queued event may be older than a cancellation; a fresh one saves the look."""
+        return event.repair or self._clock.time() - event.sent_s > TOMBSTONE_S
+
+    def _is_time_to_look(self) -> bool:
+        now = self._clock.monotonic()
+        due = now - self._looked > TOMBSTONE_S
+        if due:
+            self._looked = now
+        return due
+
+    def _is_cancelled(self, run: StageRun) -> bool:
+        return self._store.exists(JobKeys(run.manifest.job).cancelled)
+
+    def _manifest(self, event: Event) -> Manifest:
+        key = JobKeys(event.job).manifest
+        if event.manifest:
+            return Manifest.decode(event.manifest, key)
+        manifest: Manifest | None = self._cache.get(key)
+        if manifest is None:
+            data = self._store.get(key)
+            manifest = Manifest.decode(data, key)
+            self._cache.keep(key, manifest, len(data))
+        return manifest
+
+    def _work(self, run: StageRun) -> Work:
+        """Return the work of a stage; kept by the sha of its function object."""
+        stage = run.stage
+        sha = stage.function or hashlib.sha256(stage.inline_function).hexdigest()
+        key = function_key(sha)
+        work: Work | None = self._cache.get(key)
+        if work is not None:
+            return work
+        data = self._store.get(key) if stage.function else stage.inline_function
+        function = FunctionObject.decode(data, key)
+        self._install(function.archive)
+        work = serialize.loads(function.pickled)
+        self._cache.keep(key, work, len(data))
+        return work
+
+    def _install(self, archive: bytes) -> None:
+        """Make shipped modules importable; nothing kept with others survives the change."""
+        sha = hashlib.sha256(archive).hexdigest() if archive else ""
+        if sha != self._modules_sha:
+            self._cache.clear()
+            self._modules.install(archive, sha)
+            self._modules_sha = sha
+
+    def _args(self, run: StageRun, chunk: int) -> Any:
+        stage, chunks = run.stage, run.plan.chunks
+        if not stage.has_args:
+            return None
+        if stage.inline_args:
+            start, length = args_span(stage.inline_args, chunk, chunks)
+            return serialize.loads(stage.inline_args[start : start + length])
+        packed: bytes | None = self._cache.get(run.keys.args)
+        if packed is None:
+            packed = self._fetch_args(run)
+            self._cache.keep(run.keys.args, packed, len(packed))
+        start, length = args_span(packed, chunk, chunks)
+        if start + length <= len(packed):
+            return serialize.loads(packed[start : start + length])
+        return serialize.loads(self._store.get_range(run.keys.args, start, length))
+
+    def _fetch_args(self, run: StageRun) -> bytes:
+        """Return the packed arguments whole where they are small, else just their index."""
+        wanted = max(WHOLE_ARGS_BYTES, args_index_bytes(run.plan.chunks))
+        return self._store.get_range(run.keys.args, 0, wanted)
