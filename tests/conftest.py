@@ -1,0 +1,34 @@
+"""Fixtures of all tests: a directory for jobs, and executors over it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lambdamr
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads the user's configuration or writes to the user's jobs."""
+    saved = dict(os.environ)
+    os.environ["LAMBDAMR_ROOT"] = str(tmp_path_factory.mktemp("jobs"))
+    os.environ["LAMBDAMR_PROGRESS"] = "0"
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    yield
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture(scope="session")
+def executor() -> Iterator[lambdamr.Executor]:
+    """Two warm workers for tests that leave them as they are."""
+    with lambdamr.Executor(workers=2) as executor:
+        yield executor
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    """A directory for the jobs of one test."""
+    return str(tmp_path / "root")
