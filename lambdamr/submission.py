@@ -128,7 +128,7 @@ def _stage(
         draft.tasks,
         draft.chunksize,
         width,
-        function="" if inline else function.sha,
+        function=function.sha,
         inline_function=function.data if inline else b"",
         inline_args=packed if inline else b"",
         has_args=draft.args is not None,

@@ -18,9 +18,7 @@ from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
 from lambdamr_runtime.lanes import split_lanes, tree_arity
 from lambdamr_runtime.limits import EVENT_BYTES, SAME_FAILURES
-from lambdamr_runtime.mapreduce import Mapped, Reduced, group_columns
 from lambdamr_runtime.references import read_outcome
-from lambdamr_runtime.shuffle import column_span
 from lambdamr_runtime.store import Store, unstamped
 from lambdamr_runtime.wire import Event, FrameKind, Manifest, Outcome, StageKind
 
@@ -155,6 +153,8 @@ class Barrier:
 
     def _group_body(self, run: StageRun, group: int) -> bytes:
         """Return the group's shuffle index (of a map stage), and its totals behind it."""
+        from lambdamr_runtime.mapreduce import Mapped, group_columns  # 15 ms; a map never gets here
+
         totals = Totals()
         mapped: list[tuple[int, Mapped | None]] = []
         for chunk in run.plan.chunks_in(group):
@@ -213,6 +213,8 @@ class Barrier:
             key = run.keys.group(group)
             body = unstamped(self._store.get(key), key)[1]
             if run.stage.kind is StageKind.MAP:
+                from lambdamr_runtime.shuffle import column_span  # as above
+
                 start, length = column_span(_tasks_in(run, group), run.stage.partitions - 1)
                 body = body[start + length :]
             totals += Totals(**json.loads(body))
@@ -257,6 +259,8 @@ def _tasks_in(run: StageRun, group: int) -> int:
 
 
 def _totals_of(value: object) -> Totals:
+    from lambdamr_runtime.mapreduce import Mapped, Reduced  # as above
+
     if isinstance(value, Mapped):
         return Totals(
             bytes_read=value.bytes_read,

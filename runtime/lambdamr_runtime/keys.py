@@ -10,7 +10,6 @@ jobs/{job}/output/                   jobs/{job}/{stage}/results/{chunk}.{executi
                                      jobs/{job}/{stage}/done · next
 """
 
-import hashlib
 import os
 import time
 from dataclasses import dataclass
@@ -97,6 +96,8 @@ class StageKeys:
 
     def shuffle(self, task: int, execution: str) -> str:
         """Spread over sixteen prefixes by task and job, so that no prefix takes all writes."""
+        import hashlib  # OpenSSL is slow to load, and only shuffle objects need it
+
         digit = hashlib.blake2s(f"{self.job}/{task}".encode(), digest_size=1).hexdigest()[0]
         return f"shuffle/{digit}/{self.job}/{self.stage}/{task}.{execution}"
 

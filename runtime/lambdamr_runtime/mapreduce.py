@@ -22,6 +22,7 @@ from lambdamr_runtime.records import Reader
 from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
     Slice,
+    SliceIdentity,
     column_span,
     decode_column,
     decode_slice,
@@ -202,7 +203,7 @@ def _slices_of(env: TaskEnv, partition: int) -> Iterator[tuple[Slice, Iterator[t
     for piece in sorted(slices, key=lambda piece: piece.task):
         source = keys.shuffle(piece.task, piece.execution)
         data = env.store.get_range(source, piece.offset, piece.length)
-        identity = env.slice_identity(env.index - 1, piece.task, piece.execution, partition)
+        identity = _identity(env, env.index - 1, piece.task, piece.execution, partition)
         yield piece, decode_slice(data, identity, piece, source)
 
 
@@ -277,11 +278,16 @@ def _encode_partitions(groups: Grouped, env: TaskEnv, task: int) -> tuple[bytes,
         if not bucket:
             slices.append(missing_slice(task, env.execution))
             continue
-        identity = env.slice_identity(env.index, task, env.execution, partition)
+        identity = _identity(env, env.index, task, env.execution, partition)
         data = encode_slice(identity, _sorted(bucket), dumps=dumps)
         slices.append(slice_of(data, identity, len(body)))
         body += data
     return bytes(body), tuple(slices)
+
+
+def _identity(env: TaskEnv, stage: int, task: int, execution: str, partition: int) -> SliceIdentity:
+    job = env.manifest
+    return SliceIdentity(job.job, job.stages[stage].name, task, execution, partition)
 
 
 def _dump_pairs(block: Sequence[Pair], dumps: Dumps) -> bytes:

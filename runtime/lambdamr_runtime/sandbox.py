@@ -14,7 +14,6 @@ within MEMORY_CHECK_S; the next child records what happened and goes on with the
 """
 
 import faulthandler
-import logging
 import os
 import resource
 import select
@@ -40,8 +39,6 @@ from lambdamr_runtime.process import Hygiene, Output, ProgressPage, Running, Spo
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Death, DeathCause, Event, Frame
 from lambdamr_runtime.worker import Host, Worker
-
-logger = logging.getLogger(__name__)
 
 STACK_SIGNAL = signal.SIGUSR2
 """Makes the child write its Python stacks, even inside a C call that holds the GIL."""
@@ -445,7 +442,7 @@ class _TombstoneWatch:
                     self._link.tell(Verb.CANCELLED, job.encode())
                     self._job = ""
             except LambdamrError as error:  # the running task sees a broken store by itself
-                logger.warning("cannot look for a cancellation: %s", error)
+                sys.stderr.write(f"lambdamr: cannot look for a cancellation: {error}\n")
 
 
 class _ProcessWatch:

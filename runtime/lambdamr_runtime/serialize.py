@@ -7,7 +7,6 @@ whatever pickle refuses, the job's serializer gets to try.
 
 import os
 import pickle
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -97,6 +96,8 @@ class ErrorRecord:
 
 def record_error(error: BaseException, serializer: str) -> ErrorRecord:
     """Describe an exception so that the client can raise it again, whatever its type is."""
+    import traceback  # only a failed task needs it
+
     trace = _users_part(error.__traceback__)
     text = "".join(traceback.format_exception(type(error), error, trace))
     return ErrorRecord(
@@ -215,10 +216,10 @@ def _frames(trace: TracebackType | None) -> dict[str, Any] | None:
         return None
     from tblib import Traceback  # only a failed task needs it
 
-    depth = sum(1 for _ in traceback.walk_tb(trace))
-    for _ in range(depth - _KEPT_FRAMES):
-        assert trace is not None  # noqa: S101 - walk_tb counted the links
-        trace = trace.tb_next
+    links = [trace]
+    while (following := links[-1].tb_next) is not None:
+        links.append(following)
+    trace = links[-_KEPT_FRAMES:][0]
     frames: dict[str, Any] = Traceback(trace).to_dict()
     return frames
 

@@ -43,9 +43,10 @@ class Stage:
     chunksize: int
     width: int
     """Most lanes at a time."""
-    function: str = ""
-    """sha256 of `functions/{sha}`, or "" where the function object is inline."""
+    function: str
+    """sha256 of the function object."""
     inline_function: bytes = b""
+    """The function object, where it is not stored as `functions/{sha}`."""
     inline_args: bytes = b""
     """Packed arguments; empty where the stage has none or they are stored."""
     has_args: bool = True

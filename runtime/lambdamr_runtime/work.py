@@ -12,7 +12,6 @@ from lambdamr_runtime.keys import StageKeys
 from lambdamr_runtime.lanes import LanePlan
 from lambdamr_runtime.references import load_result
 from lambdamr_runtime.serialize import Dumps
-from lambdamr_runtime.shuffle import SliceIdentity
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Manifest, Stage
 
@@ -35,13 +34,6 @@ class TaskEnv:
 
     def stage_keys(self, index: int) -> StageKeys:
         return StageKeys(self.manifest.job, self.manifest.stages[index].name)
-
-    def slice_identity(
-        self, index: int, task: int, execution: str, partition: int
-    ) -> SliceIdentity:
-        return SliceIdentity(
-            self.manifest.job, self.manifest.stages[index].name, task, execution, partition
-        )
 
     @property
     def source(self) -> Stage:

@@ -5,7 +5,6 @@ event ─▶ record the death before this one ─▶ launch the children ─▶ 
                       next stage, or report ◀─ barrier ◀─ end of lane ◀┘
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -209,12 +208,11 @@ class Worker:
     def _work(self, run: StageRun) -> Work:
         """Return the work of a stage; kept by the sha of its function object."""
         stage = run.stage
-        sha = stage.function or hashlib.sha256(stage.inline_function).hexdigest()
-        key = function_key(sha)
+        key = function_key(stage.function)
         work: Work | None = self._cache.get(key)
         if work is not None:
             return work
-        data = self._store.get(key) if stage.function else stage.inline_function
+        data = stage.inline_function or self._store.get(key)
         function = FunctionObject.decode(data, key)
         self._install(function.archive)
         work = serialize.loads(function.pickled)
@@ -223,7 +221,7 @@ class Worker:
 
     def _install(self, archive: bytes) -> None:
         """Make shipped modules importable; nothing kept with others survives the change."""
-        sha = hashlib.sha256(archive).hexdigest() if archive else ""
+        sha = _sha256(archive) if archive else ""
         if sha != self._modules_sha:
             self._cache.clear()
             self._modules.install(archive, sha)
@@ -249,3 +247,9 @@ class Worker:
         """Return the packed arguments whole where they are small, else just their index."""
         wanted = max(WHOLE_ARGS_BYTES, args_index_bytes(run.plan.chunks))
         return self._store.get_range(run.keys.args, 0, wanted)
+
+
+def _sha256(data: bytes) -> str:
+    from hashlib import sha256  # OpenSSL is slow to load, and few functions ship modules
+
+    return sha256(data).hexdigest()
