@@ -3,7 +3,7 @@
 import threading
 from time import time
 
-from lambdamr.config import load_config
+from lambdamr.config import absolute_root, load_config
 from lambdamr.executor import Executor
 from lambdamr.futures import Futures
 from lambdamr.job import Job
@@ -28,7 +28,7 @@ def attach(job_id: str, *, root: str | None = None) -> "Futures | Job":
     Args:    root: where the job is stored; None: as configured.
     Raises:  JobNotFound; RuntimeMismatch: made with another Python or release.
     """
-    tracked, executor = _track(job_id, root or load_config().root)
+    tracked, executor = _track(job_id, absolute_root(root) if root else load_config().root)
     bars = executor.bars()
     if tracked.manifest.stages[0].kind is StageKind.MAP:
         return Job(tracked, bars)

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 
-from lambdamr.config import load_config
+from lambdamr.config import absolute_root, load_config
 from lambdamr.ownership import is_alive
 from lambdamr_runtime.errors import LambdamrError
 from lambdamr_runtime.keys import JOBS, JobKeys
@@ -30,7 +30,7 @@ def clean(older_than_s: float | None = None, *, root: str | None = None) -> list
     """
     config = load_config()
     age_s = config.keep_days * DAY_S if older_than_s is None else older_than_s
-    return clean_root(open_store(root or config.root), age_s)
+    return clean_root(open_store(absolute_root(root) if root else config.root), age_s)
 
 
 def clean_daily(store: Store, keep_days: float) -> None:

@@ -35,6 +35,7 @@ _TYPES = {
     "progress": bool,
     "keep_days": float,
 }
+_POSITIVE = ("workers", "memory_mb", "timeout_s")
 
 
 def load_config(environment: Mapping[str, str] = os.environ) -> Config:
@@ -47,8 +48,15 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         import platformdirs  # only where nobody says where
 
         values["root"] = platformdirs.user_cache_dir("lambdamr")
-    values["root"] = os.path.abspath(os.path.expanduser(values["root"]))
+    values["root"] = absolute_root(values["root"])
     return Config(**values)
+
+
+def absolute_root(root: str) -> str:
+    """Return a root that stays the same place wherever processes go; a URL is one already."""
+    if "://" in root or root.startswith("memory:"):
+        return root
+    return os.path.abspath(os.path.expanduser(root))
 
 
 def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -87,7 +95,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         try:
             values[name] = _flag(text) if kind is bool else kind(text)
         except ValueError as error:
-            raise ValueError(f"{variable}={text!r} is not a {kind.__name__}.") from error
+            raise ValueError(f"{variable}={text!r} is not of type {kind.__name__}.") from error
+        _check_range(name, values[name], variable)
     return values
 
 
@@ -103,7 +112,14 @@ def _flag(text: str) -> bool:
 def _checked(name: str, value: object, path: str) -> object:
     kind = _TYPES[name]
     if kind is float and type(value) is int:
-        return float(value)
+        value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"{path}: {name} must be a {kind.__name__}, got {value!r}.")
+        raise ValueError(f"{path}: {name} must be of type {kind.__name__}, got {value!r}.")
+    _check_range(name, value, f"{path}: {name}")
     return value
+
+
+def _check_range(name: str, value: Any, source: str) -> None:
+    """Any: what TOML or the environment has, of its type already."""
+    if name in _POSITIVE and not value > 0:
+        raise ValueError(f"{source} must be positive, got {value}.")

@@ -1,6 +1,7 @@
 """What an executor has once it runs, and how that ends."""
 
 import atexit
+import os
 import sys
 import threading
 import weakref
@@ -23,6 +24,7 @@ class Engine:
     def start(self, submission: Submission) -> TrackedJob:
         """Store and launch a job; one that waits for futures is launched by the last of them."""
         job = TrackedJob(submission.manifest, self.backend, self.poller)
+        job.modules = submission.modules
         if not submission.awaited:
             submission.store(self.backend.store, self._known)
             self._launch(job, submission)
@@ -47,13 +49,15 @@ class Engine:
         if not any(job.pending):
             self._end_empty(job)
         self.poller.add(job)
-        submission.launch(self.backend)
+        try:
+            submission.launch(self.backend)
+        except BaseException as error:  # nobody will ever end this job: nothing may wait for it
+            self._fail(job, error, "it could not be launched")
+            raise
 
     def _launch_awaiting(self, job: TrackedJob, submission: Submission) -> None:
         """Launch a job whose arguments are done, or resolve it with what one of them raised."""
-        from lambdamr_runtime.barrier import Report
-
-        if job.launched:
+        if job.launched or job.is_over:
             return  # cancelled while it waited
         try:
             for future in submission.awaited:
@@ -61,9 +65,13 @@ class Engine:
             submission.store(self.backend.store, self._known)
             self._launch(job, submission)
         except BaseException as error:  # the call's futures get it, whatever it is
-            failure = error
-            job.give_up(lambda: failure, Report("failed", f"an argument failed: {error!r}"))
-            self.poller.look()
+            self._fail(job, error, "an argument failed")
+
+    def _fail(self, job: TrackedJob, error: BaseException, what: str) -> None:
+        from lambdamr_runtime.barrier import Report
+
+        job.give_up(lambda _: error, Report("failed", f"{what}: {error!r}"))
+        self.poller.look()
 
     def _end_empty(self, job: TrackedJob) -> None:
         """A job without tasks has nobody to end it but the client."""
@@ -86,9 +94,13 @@ class Engine:
         """Stop the workers when nothing is outstanding any more."""
         if wait:
             self.poller.wait_until_idle()
-            self.backend.close()
+            self._close()
         else:
-            self.poller.when_idle(self.backend.close)
+            self.poller.when_idle(self._close)
+
+    def _close(self) -> None:
+        self.backend.close()
+        _engines.discard(self)
 
     def stop_with(self, executor: object) -> None:
         """Stop when nobody has the executor any more, and see that the program's end waits."""
@@ -96,7 +108,11 @@ class Engine:
         _engines.add(self)
 
 
-_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+_engines: set[Engine] = set()
+"""Those not closed yet; one whose executor is gone may still have calls outstanding."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_engines.clear)  # they are the parent's, threads and all
 
 
 @atexit.register

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from lambdamr import progress as bars
-from lambdamr.config import load_config
+from lambdamr.config import absolute_root, load_config
 from lambdamr.futures import Data, Future, Futures, Progress
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Executor:
         self._timeout_s = timeout_s or config.timeout_s
         self._concurrency = concurrency
         self._progress = config.progress if progress is None else progress
-        self._root = root or config.root
+        self._root = absolute_root(root) if root else config.root
         self._config = config
         self._packing = (serializer, tuple(include_modules), tuple(exclude_modules))
         self._given_backend = None if isinstance(backend, str) else backend
@@ -233,7 +233,7 @@ class Executor:
             raise ValueError("put() takes data, not futures; pass futures as arguments of a call")
         key = data_key(sha256(data).hexdigest())
         engine.backend.store.put(key, data)
-        return Data(key, len(data))
+        return Data(key, len(data), frozenset(packer.modules))
 
     # --- the end -------------------------------------------------------------------------------
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

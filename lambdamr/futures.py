@@ -5,18 +5,22 @@ it, and its rules hold. Its job's tracker resolves it; the future itself asks no
 """
 
 import concurrent.futures
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as _BaseFuture
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
-from lambdamr.packing import packed_future
+from lambdamr.packing import packed_data, packed_future
 
 if TYPE_CHECKING:
     from lambdamr.tracking import TrackedStage
+
+HELP_PAUSE_S = 0.05
+"""How long a waiting task waits for others before it looks for a nested chunk to run."""
 
 
 class TaskStats(NamedTuple):
@@ -45,6 +49,8 @@ class Future(_BaseFuture[Any]):
     def __init__(self, stage: "TrackedStage", task: int) -> None:
         super().__init__()
         self._stage = stage
+        if stage.helps:
+            self._waiters = HelpingWaiters(stage)
         self.task = task
         self._stats: TaskStats | None = None
         self._log = b""
@@ -78,13 +84,13 @@ class Future(_BaseFuture[Any]):
         Raises:  TimeoutError: not done in time; the task goes on.
                  CancelledError: it was cancelled.
         """
-        self._stage.help_until(self.done, timeout)
-        return super().result(timeout)
+        left = self._stage.help_until(self.done, timeout)
+        return super().result(left)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the task's exception, None if it has a value; raises as `result` otherwise."""
-        self._stage.help_until(self.done, timeout)
-        return super().exception(timeout)
+        left = self._stage.help_until(self.done, timeout)
+        return super().exception(left)
 
     def running(self) -> bool:
         """Whether the task has begun, as far as this client knows."""
@@ -116,7 +122,17 @@ class Future(_BaseFuture[Any]):
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # only a program that awaits has it
 
-        return asyncio.wrap_future(self).__await__()
+        if self._stage.helps:
+            yield from self._help_between_events().__await__()
+        return (yield from asyncio.wrap_future(self).__await__())
+
+    async def _help_between_events(self) -> None:
+        """Inside a task: run nested chunks in the event loop's thread until this is done."""
+        import asyncio  # only a program that awaits has it
+
+        while not self.done():
+            self._stage.help_until(self.done, HELP_PAUSE_S)
+            await asyncio.sleep(0)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """As an argument of a task: its value. Elsewhere: the same future, attached again."""
@@ -128,6 +144,34 @@ class Future(_BaseFuture[Any]):
     def __repr__(self) -> str:
         state = super().__repr__().partition("state=")[2].rstrip(">") or "unknown"
         return f"<lambdamr.Future job={self.job_id} task={self.task} {state}>"
+
+
+class HelpingWaiters(list[Any]):
+    """Who waits for a nested future by means of the standard library.
+
+    `concurrent.futures.wait` and `as_completed` append a waiter to this list of the future and
+    then wait for its event. With one worker that would be for ever: so that wait helps.
+    """
+
+    def __init__(self, stage: "TrackedStage") -> None:
+        super().__init__()
+        self._stage = stage
+
+    def append(self, waiter: Any) -> None:
+        if type(waiter.event) is threading.Event:
+            waiter.event = _HelpingEvent(self._stage)
+        super().append(waiter)
+
+
+class _HelpingEvent(threading.Event):
+    """An event whose wait runs nested chunks."""
+
+    def __init__(self, stage: "TrackedStage") -> None:
+        super().__init__()
+        self._stage = stage
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(self._stage.help_until(self.is_set, timeout))
 
 
 def _attached(root: str, job: str, stage: int, task: int) -> Future:
@@ -332,7 +376,7 @@ def _help(futures: Sequence[Future], timeout: float | None, return_when: str) ->
     """Run nested chunks in this task until what is waited for has come."""
     enough = any if return_when == concurrent.futures.FIRST_COMPLETED else all
     for stage in {id(future._stage): future._stage for future in futures}.values():
-        stage.help_until(lambda: enough(future.done() for future in futures), timeout)
+        timeout = stage.help_until(lambda: enough(future.done() for future in futures), timeout)
 
 
 def _has_failed(future: Future) -> bool:
@@ -366,8 +410,11 @@ class Data:
     key: str
     size: int
     """Bytes, as stored."""
+    modules: frozenset[str] = field(default=frozenset(), repr=False)
+    """Names of modules that the object needs: shipped with the functions that get it."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         from lambdamr_runtime.references import load_data
 
+        packed_data(self.modules)
         return load_data, (self.key,)

@@ -24,12 +24,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from lambdamr_runtime.errors import InputNotFound, InvalidInput, StoreError
-from lambdamr_runtime.limits import MIB
+from lambdamr_runtime.limits import KIB, MIB
 from lambdamr_runtime.records import Lines, Reader, Split
 from lambdamr_runtime.store import Store, StoredObject, open_store
 
-MIN_SPLIT_BYTES = 1 * MIB
-"""Below this the request outweighs the reading."""
+MIN_SPLIT_BYTES = 128 * KIB
+"""Below this the request outweighs the reading, even where the input is small and lanes are free."""
 
 MAX_SPLIT_BYTES = 64 * MIB
 """Above this a repeated task repeats too much."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambdamr.futures import Futures, Progress
 from lambdamr.submission import StageDraft
-from lambdamr_runtime.errors import DuplicateKey, JobFailed, ReceiptMismatch
+from lambdamr_runtime.errors import CorruptObject, DuplicateKey, JobFailed, ReceiptMismatch
 from lambdamr_runtime.wire import StageKind
 
 if TYPE_CHECKING:
@@ -160,7 +160,10 @@ class Job:
         from lambdamr_runtime.mapreduce import read_part
 
         for part in self._parts(timeout):
-            yield from read_part(self._job.backend.store.get(part.part), part.part)
+            data = self._job.backend.store.get(part.part)
+            if len(data) != part.size:
+                raise CorruptObject(f"{part.part} has {len(data)} bytes, {part.size} were written.")
+            yield from read_part(data, part.part)
 
     def head(self, n: int = 5) -> list[tuple[Any, Any]]:
         """Return the first pairs of the output; raises as `result`."""

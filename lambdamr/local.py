@@ -40,6 +40,9 @@ PLANNED_MEMORY_MB = 1769
 START_FAILURES = 3
 """So many workers in a row that end before they finish an event, and the pool gives up."""
 
+WORKER_END_S = 1.0
+"""How long a worker may take to end its tasks' process, and itself, before it is killed."""
+
 HINT_PIPE_BYTES = 1 << 20
 """Room for hints, where the system lets us ask for it."""
 
@@ -164,15 +167,12 @@ class _Pool:
     def close(self) -> None:
         """Stop the workers, whatever they do, and the thread."""
         with self._lock:
-            if self._closing:
-                return
-            self._closing = True
             thread = self._thread
+            if thread is not None and not self._closing:
+                os.write(self._wake_out, b"x")
+            self._closing = True
             self._queue.clear()
-        if thread is None:
-            return
-        os.write(self._wake_out, b"x")
-        if thread is not threading.current_thread():
+        if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     # --- under the lock ------------------------------------------------------------------------
@@ -272,6 +272,8 @@ class _Pool:
         self._workers.remove(worker)
         self._selector.unregister(worker.channel)
         worker.channel.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(WORKER_END_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, 9)
         worker.process.wait()

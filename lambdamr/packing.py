@@ -32,6 +32,13 @@ def packed_future(future: "Future") -> tuple[Callable[..., Any], tuple[Any, ...]
     return packer.reference(future) if packer is not None else None
 
 
+def packed_data(modules: frozenset[str]) -> None:
+    """Note that stored data travels whose pickle refers to *modules*."""
+    packer: Packer | None = getattr(_session, "packer", None)
+    if packer is not None:
+        packer.modules |= modules
+
+
 @dataclass(slots=True)
 class Packer:
     """Pickles the function and the arguments of one job.
@@ -73,6 +80,7 @@ class Packer:
                 "Pass its result() instead."
             )
         self.futures[id(future)] = future
+        self.modules |= stage.job.modules
         run = stage.run
         chunk = run.plan.chunk_of(future.task)
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
@@ -186,7 +194,7 @@ def pack_function(
 
     worker = context.current()
     if worker is not None:
-        archive = worker.archive
+        archive = worker.archive()
     else:
         archive = shipping.pack(packer.modules, include, exclude)
     data = FunctionObject(archive, pickled).encode()

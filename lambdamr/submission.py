@@ -65,6 +65,8 @@ class Submission:
     """(key, data) to store before the manifest."""
     awaited: tuple["Future", ...]
     """Futures among the arguments: to be done before the launch."""
+    modules: frozenset[str] = frozenset()
+    """Names of modules that the pickles refer to."""
 
     def store(self, store: "Store", known: set[str]) -> None:
         """Write what workers will read, the manifest last.
@@ -111,7 +113,8 @@ def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) ->
         stages.append(_stage(draft, function, packed, inline, packing.serializer, backend.width))
     manifest = Manifest(job, tuple(stages), time(), backend.owner)
     awaited = tuple(packer.futures.values())
-    return Submission(manifest, manifest.encode(), tuple(objects), awaited)
+    modules = frozenset(packer.modules)
+    return Submission(manifest, manifest.encode(), tuple(objects), awaited, modules)
 
 
 def _stage(

@@ -17,11 +17,11 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
-from lambdamr.futures import Future, TaskStats
+from lambdamr.futures import HELP_PAUSE_S, Future, TaskStats
 from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
 from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
 from lambdamr_runtime.limits import POLL_FIRST_S, POLL_FLOOR_S, POLL_MAX_S, POLL_SHARE
-from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
+from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome, StageKind
 
 if TYPE_CHECKING:
     from lambdamr_runtime.barrier import Report
@@ -77,20 +77,23 @@ class TrackedStage:
         def is_over() -> bool:
             return self.job.pending[self.run.index] == 0 or (stop_on_error and self.failed > 0)
 
-        self.help_until(is_over, timeout)
+        left = self.help_until(is_over, timeout)
         with self.job.changed:
-            return self.job.changed.wait_for(is_over, timeout)
+            return self.job.changed.wait_for(is_over, left)
 
-    def help_until(self, is_over: Callable[[], bool], timeout: float | None) -> None:
-        """In a nested job: run queued chunks in this thread until *is_over* or the time is up."""
+    def help_until(self, is_over: Callable[[], bool], timeout: float | None) -> float | None:
+        """In a nested job: run queued chunks in this thread until *is_over* or the time is up.
+
+        Returns:  what is left of the timeout.
+        """
         if not self.helps:
-            return
+            return timeout
         deadline = None if timeout is None else monotonic() + timeout
         while not is_over() and (deadline is None or monotonic() < deadline):
-            if self.job.backend.help(self.job_id):
-                self.job.poller.look()
+            self.job.poller.help(self.job_id)
             with self.job.changed:
-                self.job.changed.wait_for(is_over, _HELP_PAUSE_S)
+                self.job.changed.wait_for(is_over, HELP_PAUSE_S)
+        return None if deadline is None else max(0.0, deadline - monotonic())
 
     def cancel(self, future: Future) -> bool:
         return self.job.poller.cancel(self, future)
@@ -121,9 +124,7 @@ class TrackedStage:
                 record = serialize.load_error(frame.payload, source)
                 error = serialize.revive(record)
                 future.remember_frames(record.frames)
-        except (
-            Exception
-        ) as broken:  # unpickling runs the user's code; the future gets what it raised
+        except BaseException as broken:  # unpickling runs the user's code, SystemExit included
             error = broken
         self.failed += error is not None
         stats = TaskStats(
@@ -134,10 +135,6 @@ class TrackedStage:
             future.settle(value, error, stats, frame.log)
         except InvalidStateError:  # cancelled in this very moment: that stands
             logger.debug("%r was cancelled before its outcome was read", future)
-
-
-_HELP_PAUSE_S = 0.05
-"""How long a waiting task waits for others before it looks for a nested chunk to run."""
 
 
 class TrackedJob:
@@ -154,6 +151,9 @@ class TrackedJob:
         self.pending = [len(stage.futures) for stage in self.stages]
         """Tasks without an outcome, per stage."""
         self.launched = False
+        self.modules: frozenset[str] = frozenset()
+        """Modules that its pickles refer to, where this client submitted it: whoever takes its
+        results as arguments needs them too."""
         self.end: Report | None = None
         """How the job ended, where that was looked for."""
         self.followed_since = monotonic()
@@ -165,11 +165,11 @@ class TrackedJob:
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job is over; whether it is."""
-        self.stages[-1].help_until(lambda: self.is_over, timeout)
+        left = self.stages[-1].help_until(lambda: self.is_over, timeout)
         with self.changed:
-            return self.changed.wait_for(lambda: self.is_over, timeout)
+            return self.changed.wait_for(lambda: self.is_over, left)
 
-    def give_up(self, make_error: Callable[[], BaseException], end: "Report") -> None:
+    def give_up(self, make_error: Callable[[TrackedStage], BaseException], end: "Report") -> None:
         """Resolve every future that has not ended with an error of its own: that is the end."""
         with self.changed:
             for stage in self.stages:
@@ -177,7 +177,7 @@ class TrackedJob:
                     if future.done():
                         continue
                     stage.failed += 1
-                    error = make_error()
+                    error = make_error(stage)
                     if isinstance(error, CancelledError):
                         future.cancel_here()
                         future.set_running_or_notify_cancel()
@@ -199,7 +199,8 @@ class Poller:
         self._news: queue.SimpleQueue[tuple[str, int, int] | str] = queue.SimpleQueue()
         """Hints (job, stage, chunk), failed jobs and wake-ups."""
         self._failures: dict[str, str] = {}
-        self._lock = threading.Lock()
+        # Reentrant: garbage collection may end an executor, and so come here, in any thread.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._at_idle: list[Callable[[], None]] = []
         self.idle = threading.Condition(self._lock)
@@ -234,9 +235,25 @@ class Poller:
             return self._jobs.get(job)
 
     def wait_until_idle(self) -> None:
-        """Wait until nothing is outstanding."""
+        """Wait until nothing is outstanding; inside a task, run what of it is queued."""
+        patience = HELP_PAUSE_S if self._backend.helps else None
+        while not self._wait_idle(patience):
+            self.help()
+
+    def _wait_idle(self, patience: float | None) -> bool:
         with self.idle:
-            self.idle.wait_for(lambda: self._thread is None)
+            return self.idle.wait_for(lambda: self._thread is None, patience)
+
+    def help(self, job: str = "") -> None:
+        """Inside a task: run a queued event in this thread, of *job* first, else of any other.
+
+        Any other: what *job* itself waits for may be queued behind the task that waits.
+        """
+        followed = [each.manifest.job for each in self.outstanding()]
+        for name in (job, *followed) if job else followed:
+            if self._backend.help(name):
+                self.look()
+                return
 
     def when_idle(self, act: Callable[[], None]) -> None:
         """Call *act* once nothing is outstanding: now, or from the poller's thread."""
@@ -289,7 +306,8 @@ class Poller:
             self._backend.withdraw(job.manifest.job)
             self._put_tombstone(job)
         job.launched = True  # a call that waits for its arguments is not launched any more
-        job.give_up(CancelledError, Report("cancelled", "cancelled by the client", time()))
+        report = Report("cancelled", "cancelled by the client", time())
+        job.give_up(lambda _: CancelledError(), report)
         self.look()
 
     def _cancel_future(self, stage: TrackedStage, future: Future) -> bool:
@@ -397,7 +415,7 @@ class Poller:
             look(*args)
         except CorruptObject as error:
             reason = str(error)
-            job.give_up(lambda: CorruptObject(reason), _failed(reason))
+            job.give_up(lambda _: CorruptObject(reason), _failed(reason))
         except (StoreError, FileNotFoundError) as error:
             logger.warning("Could not look at job %s: %s", job.manifest.job, error)
 
@@ -406,7 +424,7 @@ class Poller:
         reason = self._failures.pop(job.manifest.job, None)
         if reason is not None:
             text = f"Job {job.manifest.job} failed: {reason}"
-            job.give_up(lambda: JobFailed(text), _failed(reason))
+            job.give_up(lambda _: JobFailed(text), _failed(reason))
         elif not news and not job.is_over:
             self._look_for_end(job)
 
@@ -448,7 +466,7 @@ class Poller:
         for stage in job.stages:
             if stage.missing:
                 self._read_new(stage)
-        job.give_up(lambda: _ending(job.manifest.job, report), report)
+        job.give_up(lambda stage: _ending(stage, report), report)
 
 
 def _failed(reason: str) -> "Report":
@@ -457,7 +475,15 @@ def _failed(reason: str) -> "Report":
     return Report("failed", reason, time())
 
 
-def _ending(job: str, report: "Report") -> BaseException:
+def _ending(stage: TrackedStage, report: "Report") -> BaseException:
+    """Return the error of a task that was not run; one that folds has that of what it folds."""
     if report.status == "cancelled":
         return CancelledError()
-    return JobFailed(f"Job {job} {report.status} before this task had run. {report.reason}")
+    if stage.run.stage.kind is StageKind.FOLD:
+        for future in stage.job.stages[stage.run.index - 1].futures:
+            error = None if future.cancelled() else future.exception(0)
+            if error is not None:
+                return error
+    return JobFailed(
+        f"Job {stage.job_id} {report.status} before this task had run. {report.reason}"
+    )

@@ -65,7 +65,7 @@ class Context:
     """Lanes that a nested job may use."""
     owner: str = ""
     """Local backend: the executor whose workers run the job."""
-    archive: bytes = b""
+    archive: Callable[[], bytes] = bytes
     """Modules shipped with the running task; a nested job ships the same."""
     cache: Cache = field(default_factory=Cache)
 

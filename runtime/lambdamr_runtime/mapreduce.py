@@ -202,9 +202,18 @@ def _slices_of(env: TaskEnv, partition: int) -> Iterator[tuple[Slice, Iterator[t
         slices.extend(piece for piece in decode_column(column, tasks, source) if piece.length)
     for piece in sorted(slices, key=lambda piece: piece.task):
         source = keys.shuffle(piece.task, piece.execution)
-        data = env.store.get_range(source, piece.offset, piece.length)
+        data = _stored(env.store, source, piece)
         identity = _identity(env, env.index - 1, piece.task, piece.execution, partition)
         yield piece, decode_slice(data, identity, piece, source)
+
+
+def _stored(store: Store, source: str, piece: Slice) -> bytes:
+    try:
+        return store.get_range(source, piece.offset, piece.length)
+    except FileNotFoundError as error:
+        raise CorruptObject(
+            f"{source}, which map task {piece.task} wrote, is gone. Run the job again."
+        ) from error
 
 
 def _mapped(mapper: Callable[[Any], Any], records: Iterable[Any]) -> Iterator[Pair]:
@@ -231,12 +240,15 @@ def _checked(pair: object, fn: Callable[..., Any]) -> Pair:
 def _group(pairs: Iterator[Pair], groups: Grouped) -> int:
     """Add pairs to *groups*, and return how many there were."""
     count = 0
+    nan: Any = None
     for key, value in pairs:
         count += 1
         try:
             groups[key].append(value)
         except KeyError:
-            groups[key] = [value]
+            if key != key:  # a dict keeps NaN objects apart: the first stands for all
+                key = nan = key if nan is None else nan
+            groups.setdefault(key, []).append(value)
         except TypeError as error:
             raise BadKey(f"{_shown(key)} cannot be a key: {error}.") from error
     return count

@@ -48,12 +48,18 @@ class ShippedModules:
         """Take the private directory that holds one folder per sha; it need not exist yet."""
         self._directory = os.path.abspath(directory)
         self._sha = ""
+        self._archive = b""
         self._displaced: dict[str, ModuleType] = {}
 
     @property
     def sha(self) -> str:
         """The sha that is installed, or "" for none."""
         return self._sha
+
+    @property
+    def archive(self) -> bytes:
+        """The archive that is installed, or b"" for none."""
+        return self._archive
 
     def install(self, archive: bytes, sha: str) -> None:
         """Make the modules of an archive importable, and those of any other archive not.
@@ -74,7 +80,7 @@ class ShippedModules:
         # importlib.metadata (35 ms of cold start), and only this folder has changed.
         _forget_finders(folder)
         sys.path.insert(0, folder)
-        self._sha = sha
+        self._sha, self._archive = sha, archive
 
     def uninstall(self) -> None:
         """Remove what is installed from sys.modules and sys.path; bring back what it displaced."""
@@ -87,7 +93,7 @@ class ShippedModules:
         for name, module in self._displaced.items():
             sys.modules.setdefault(name, module)
         self._displaced = {}
-        self._sha = ""
+        self._sha, self._archive = "", b""
 
     def _folder(self, sha: str) -> str:
         return os.path.join(self._directory, sha)

@@ -357,7 +357,7 @@ def _serve(settings: Settings, shared: _Shared, link: "_Link") -> None:
 
     ctx = Context(
         store, link.invoke, clock, link.take, run_nested, settings.width, settings.owner,
-        cache=cache,
+        lambda: modules.archive, cache,
     )  # fmt: skip
     context.enter(ctx)
     main = worker(_ProcessWatch(shared, hygiene), hygiene.restore)

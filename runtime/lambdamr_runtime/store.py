@@ -18,6 +18,9 @@ from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
 STAMP_BYTES = 17
 """A created object begins with its execution id (16 hex digits) and a line feed."""
 
+CREATE_TRIES = 3
+"""Conditional puts that store nothing and leave no winner, and the create is given up."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -99,19 +102,29 @@ class ObstoreStore:
         Returns:  True if the stored object is this execution's.
         """
         stamped = execution.encode() + b"\n" + data
-        refusal: BaseException | None = None
-        for _ in range(3):
+        refusal = StoreError()
+        for _ in range(CREATE_TRIES):
             try:
-                obstore.put(self._backend, key, stamped, mode="create", use_multipart=False)
+                self.put_new(key, stamped)
                 return True
-            except (BaseError, OSError) as error:
+            except StoreError as error:
                 refusal = error
             try:
                 winner = self.get_range(key, 0, STAMP_BYTES)
             except FileNotFoundError:
                 continue
             return winner == stamped[:STAMP_BYTES]
-        raise self._mapped(refusal, "create", key) from refusal
+        raise refusal
+
+    def put_new(self, key: str, data: bytes) -> None:
+        """Write the object unless there is one: the bare conditional put beneath `create`.
+
+        Raises:  StoreError: refused, or there is one. It may have been written all the same.
+        """
+        try:
+            obstore.put(self._backend, key, data, mode="create", use_multipart=False)
+        except (BaseError, OSError) as error:
+            raise self._refused(error, "create", key) from error
 
     def exists(self, key: str) -> bool:
         try:
@@ -145,12 +158,15 @@ class ObstoreStore:
                 if not _is_missing(error):
                     raise self._mapped(error, "delete", key) from error
 
-    def _mapped(self, error: BaseException | None, verb: str, key: str) -> Exception:
+    def _mapped(self, error: BaseException, verb: str, key: str) -> Exception:
         """Return our error for obstore's: the one place where they meet."""
-        if error is None or _is_missing(error):
+        if _is_missing(error):
             return FileNotFoundError(f"{self.root}/{key}")
         if type(error).__name__ == "PreconditionError":
             return InputChanged(f"{self.root}/{key} is not the object that was planned.")
+        return self._refused(error, verb, key)
+
+    def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
         reason = str(error).partition("\n\nDebug source")[0]
         return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
 
@@ -209,6 +225,12 @@ def _is_missing(error: BaseException) -> bool:
 
 
 def _is_past_the_end(error: BaseException) -> bool:
-    """A range that begins at or behind the end: obstore's local store and S3's 416."""
+    """A range that begins at or behind the end: obstore's local store and S3's 416.
+
+    The text names the key too, so a bare "416" would find it in the date of a job id.
+    """
     text = str(error)
-    return "StartTooLarge" in text or "InvalidRange" in text or "416" in text
+    return not _is_missing(error) and any(mark in text for mark in _PAST_THE_END)
+
+
+_PAST_THE_END = ("StartTooLarge", "InvalidRange", "416 Range Not Satisfiable")

@@ -68,7 +68,6 @@ class Worker:
         self._clock = clock
         self._host = host
         self._modules = modules
-        self._modules_sha = ""
         self._cache = cache
         self._barrier = Barrier(store, host.invoke, clock)
         self._chunks = ChunkRunner(store, clock, watched, self._work, self._args, name)
@@ -222,10 +221,9 @@ class Worker:
     def _install(self, archive: bytes) -> None:
         """Make shipped modules importable; nothing kept with others survives the change."""
         sha = _sha256(archive) if archive else ""
-        if sha != self._modules_sha:
+        if sha != self._modules.sha:
             self._cache.clear()
             self._modules.install(archive, sha)
-            self._modules_sha = sha
 
     def _args(self, run: StageRun, chunk: int) -> Any:
         stage, chunks = run.stage, run.plan.chunks
