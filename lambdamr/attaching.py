@@ -61,6 +61,7 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
     tracked = TrackedJob(manifest, engine.backend, engine.poller)
     tracked.launched = True
     engine.poller.add(tracked)
+    engine.poller.look()
     if not is_alive(root, manifest.owner):
         sweep(store, manifest, engine.backend.invoke, time())
     return tracked, executor

@@ -128,4 +128,4 @@ def _finish_all() -> None:
                 engine.cancel(everything=True)
             engine.finish(wait=True)
         finally:
-            engine.backend.close()
+            engine.backend.close()  # also if a second Ctrl-C ends the wait

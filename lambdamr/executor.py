@@ -71,6 +71,7 @@ class Executor:
         self._concurrency = concurrency
         self._progress = config.progress if progress is None else progress
         self._root = absolute_root(root) if root else config.root
+        self._is_placed = root is not None
         self._config = config
         self._packing = (serializer, tuple(include_modules), tuple(exclude_modules))
         self._given_backend = None if isinstance(backend, str) else backend
@@ -341,7 +342,7 @@ class Executor:
         from lambdamr_runtime import context
 
         worker = context.current()
-        if worker is not None:
+        if worker is not None and not self._is_placed:
             from lambdamr.nested import NestedBackend
 
             return NestedBackend(worker, self._memory_mb)
@@ -374,7 +375,8 @@ def _allowed_failures(max_failures: float | None, tasks: int) -> int | None:
         raise ValueError(
             f"max_failures must be a number of tasks or a share below 1.0, got {max_failures!r}"
         )
-    return int(max_failures * tasks) if is_share else int(max_failures)
+    # A share is meant as it is written: 0.29 * 100 is a little less than 29.
+    return int(max_failures * tasks + 1e-9) if is_share else int(max_failures)
 
 
 def _as_tuple(errors: ErrorTypes) -> tuple[type[BaseException], ...]:

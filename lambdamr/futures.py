@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 from lambdamr.packing import packed_data, packed_future
+from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
     from lambdamr.tracking import TrackedStage
@@ -234,9 +235,10 @@ class Futures(Sequence[Future]):
         self._wait(timeout, stop_on_error=not self._return_exceptions)
         if self._return_exceptions:
             return [_value_or_exception(future) for future in self._futures]
-        failed = next((f for f in self._futures if f.done() and _has_failed(f)), None)
-        if failed is not None:
-            return [failed.result()]
+        failed = [f for f in self._futures if f.done() and _has_failed(f)]
+        if failed:
+            own = (f for f in failed if not isinstance(_exception(f), JobFailed))
+            return [next(own, failed[0]).result()]
         return [future.result() for future in self._futures]
 
     def exceptions(self, timeout: float | None = None) -> list[BaseException | None]:

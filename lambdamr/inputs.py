@@ -29,7 +29,7 @@ from lambdamr_runtime.records import Lines, Reader, Split
 from lambdamr_runtime.store import Store, StoredObject, open_store
 
 MIN_SPLIT_BYTES = 128 * KIB
-"""Below this the request outweighs the reading, even where the input is small and lanes are free."""
+"""Below this the request outweighs the reading, even where lanes are free."""
 
 MAX_SPLIT_BYTES = 64 * MIB
 """Above this a repeated task repeats too much."""

@@ -38,7 +38,7 @@ PLANNED_MEMORY_MB = 1769
 """Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
 
 START_FAILURES = 3
-"""So many workers in a row that end before they finish an event, and the pool gives up."""
+"""So many workers in a row that end before they are ready, and the pool gives up."""
 
 WORKER_END_S = 1.0
 """How long a worker may take to end its tasks' process, and itself, before it is killed."""
@@ -113,6 +113,8 @@ class _Worker:
     process: "subprocess.Popen[bytes]"
     channel: Channel
     scratch: str
+    ready: bool = False
+    """Whether it has started."""
     event: Event | None = None
     """What it runs; None while it is idle."""
     jobs: set[str] = field(default_factory=set)
@@ -153,12 +155,10 @@ class _Pool:
     def withdraw(self, job: str) -> bool:
         """Drop the queued events of a job; False if one of its events has begun."""
         with self._lock:
-            if self.has_begun(job):
-                return False
             found = [event for event in self._queue if event.job == job]
             for event in found:
                 self._queue.remove(event)
-            return bool(found)
+            return bool(found) and not self.has_begun(job)
 
     def has_begun(self, job: str) -> bool:
         with self._lock:
@@ -188,11 +188,9 @@ class _Pool:
 
     def _dispatch(self) -> None:
         while self._queue:
-            worker = next((worker for worker in self._workers if worker.event is None), None)
+            worker = self._free_worker()
             if worker is None:
-                if len(self._workers) >= self._limit:
-                    return
-                worker = self._start_worker()
+                return
             event = self._queue.popleft()
             worker.event = event
             worker.jobs = {event.job}
@@ -200,6 +198,18 @@ class _Pool:
                 worker.channel.send(Verb.RUN, event.encode())
             except OSError:
                 self._lost(worker)
+
+    def _free_worker(self) -> _Worker | None:
+        """Return an idle worker or a new one; None where all are busy, or none can be started."""
+        idle = next((worker for worker in self._workers if worker.event is None), None)
+        if idle is not None or len(self._workers) >= self._limit:
+            return idle
+        try:
+            return self._start_worker()
+        except OSError as error:
+            if not self._workers:  # else one of those takes the event
+                self._give_up(f"No worker process could be started: {error}.")
+            return None
 
     def _start_worker(self) -> _Worker:
         ours, theirs = socket.socketpair()
@@ -244,27 +254,28 @@ class _Pool:
     def _lost(self, worker: _Worker) -> None:
         """A worker is gone: another one repairs what it ran."""
         stderr = self._remove(worker)
-        self._start_failures += 1
-        event = worker.event
+        event, code = worker.event, worker.process.returncode
+        if not worker.ready:
+            self._start_failures += 1
         if event is None:
             return
         if self._start_failures >= START_FAILURES:
-            self._give_up(event, worker, stderr)
+            self._start_failures = 0
+            reason = (
+                f"{START_FAILURES} worker processes in a row could not start, the last ended with "
+                f"exit status {code}. {stderr}"
+            )
+            self._give_up(reason, event.job)
             return
-        code = worker.process.returncode
         death = Death(DeathCause.LOST, f"the end of its worker (exit status {code})")
         self._queue.appendleft(replace(event, death=death))
         self._dispatch()
 
-    def _give_up(self, event: Event, worker: _Worker, stderr: str) -> None:
-        jobs = {event.job, *(queued.job for queued in self._queue)}
+    def _give_up(self, reason: str, *jobs: str) -> None:
+        """Fail these jobs and all that wait for a worker."""
+        waiting = {event.job for event in self._queue}
         self._queue.clear()
-        self._start_failures = 0
-        reason = (
-            f"{START_FAILURES} worker processes in a row ended before they finished an event, "
-            f"the last with exit status {worker.process.returncode}. {stderr}"
-        )
-        for job in jobs:
+        for job in waiting.union(jobs):
             self._tell_failed(job, reason)
 
     def _remove(self, worker: _Worker) -> str:
@@ -314,13 +325,13 @@ class _Pool:
             self._queue.append(Event.decode(body))
             self._dispatch()
         elif verb is Verb.TAKE:
-            worker.channel.send(Verb.TAKEN, self._take(worker, body.decode()))
+            with contextlib.suppress(OSError):  # it died: its own event will be repaired
+                worker.channel.send(Verb.TAKEN, self._take(worker, body.decode()))
         else:
             if verb is Verb.FAILED and worker.event is not None:
                 self._tell_failed(worker.event.job, body.decode())
             worker.event = None
             worker.jobs = set()
-            self._start_failures = 0
             self._dispatch()
 
     def _take(self, worker: _Worker, job: str) -> bytes:

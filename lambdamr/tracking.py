@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOOK_SHARE = 0.05
+"""Most of the time that looking at all jobs may take, where there are thousands of them."""
+
 
 class TrackedStage:
     """The futures of one stage, and which of its chunks are still to come."""
@@ -211,12 +214,14 @@ class Poller:
         """Follow a job from now on."""
         with self._lock:
             self._jobs[job.manifest.job] = job
+            is_news = not self._backend.hints
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="lambdamr-poller", daemon=True
                 )
                 self._thread.start()
-        self.look()
+        if is_news:
+            self.look()
 
     def look(self) -> None:
         """Look at the store now, and begin again with short pauses."""
@@ -289,7 +294,7 @@ class Poller:
             stage.missing.discard(chunk)
             stage.job.pending[stage.run.index] -= len(plan.tasks_of(chunk))
             self._cancel_future(stage, future)
-            if plan.chunks == 1 and len(stage.job.stages) == 1:
+            if plan.chunks == 1 and len(stage.job.stages) == 1 and stage.job.launched:
                 self._backend.withdraw(stage.job_id)
                 self._put_tombstone(stage.job)
             stage.job.changed.notify_all()
@@ -348,10 +353,10 @@ class Poller:
             if asked:
                 pause = first
             if asked or not hints:
+                began = monotonic()
                 self._look_at_all()
-                pause = min(
-                    POLL_MAX_S, pause * 1.5, max(POLL_FLOOR_S, self._elapsed() * POLL_SHARE)
-                )
+                grown = min(POLL_MAX_S, pause * 1.5, self._longest_pause())
+                pause = max(grown, (monotonic() - began) / LOOK_SHARE)
 
     def _wait_for_news(self, pause: float) -> tuple[list[tuple[str, int, int]], bool]:
         """Return the hints that came, and whether a look at the store was asked for."""
@@ -368,10 +373,11 @@ class Poller:
         except queue.Empty:
             return hints, asked
 
-    def _elapsed(self) -> float:
+    def _longest_pause(self) -> float:
         with self._lock:
             since = [job.followed_since for job in self._jobs.values()]
-        return monotonic() - min(since, default=monotonic())
+        elapsed = monotonic() - min(since, default=monotonic())
+        return max(POLL_FLOOR_S, elapsed * POLL_SHARE)
 
     def _retire(self) -> bool:
         """Forget the jobs that are over; whether none is left and the thread may end."""
@@ -395,7 +401,7 @@ class Poller:
                 continue
             touched[name] = job
             if index == len(job.stages):
-                self._guarded(job, self._look_at, job)
+                self._guarded(job, self._look_for_end, job)
             elif chunk in job.stages[index].missing:
                 self._guarded(job, self._read, job.stages[index], chunk)
         for job in touched.values():
@@ -418,6 +424,12 @@ class Poller:
             job.give_up(lambda _: CorruptObject(reason), _failed(reason))
         except (StoreError, FileNotFoundError) as error:
             logger.warning("Could not look at job %s: %s", job.manifest.job, error)
+        except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
+            text = f"Job {job.manifest.job} cannot be followed: {error!r}"
+            job.give_up(lambda: JobFailed(text), _failed(text))
+        except Exception as error:  # a mistake of ours must not leave anybody waiting
+            failure = error
+            job.give_up(lambda _: failure, _failed(repr(error)))
 
     def _look_at(self, job: TrackedJob) -> None:
         news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
@@ -425,7 +437,7 @@ class Poller:
         if reason is not None:
             text = f"Job {job.manifest.job} failed: {reason}"
             job.give_up(lambda _: JobFailed(text), _failed(reason))
-        elif not news and not job.is_over:
+        elif not job.is_over and not (news and any(job.pending)):
             self._look_for_end(job)
 
     def _read_new(self, stage: TrackedStage) -> int:
@@ -451,6 +463,8 @@ class Poller:
 
         key = stage.run.keys.outcome(stage.run.plan.group_of(chunk), chunk)
         outcome, frames = read_outcome(self._store, key)
+        if outcome.count != len(stage.run.plan.tasks_of(chunk)):
+            raise CorruptObject(f"{key} holds {outcome.count} results, its chunk has others")
         with stage.job.changed:
             if chunk in stage.missing:
                 stage.missing.discard(chunk)
@@ -462,11 +476,22 @@ class Poller:
 
         report = read_end(self._store, job.keys)
         if report is None:
+            self._check_presence(job)
             return
         for stage in job.stages:
             if stage.missing:
                 self._read_new(stage)
         job.give_up(lambda stage: _ending(stage, report), report)
+
+
+    def _check_presence(self, job: TrackedJob) -> None:
+        """Give a job up whose objects were deleted: nobody will ever commit the rest of it."""
+        if not self._store.exists(job.keys.manifest):
+            text = (
+                f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
+                f"{self._store.root}. Somebody deleted it; run the job again."
+            )
+            job.give_up(lambda: JobFailed(text), _failed(text))
 
 
 def _failed(reason: str) -> "Report":

@@ -21,6 +21,7 @@ from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import (
     FINAL_CAUSES,
+    MALFORMED,
     Death,
     DeathCause,
     Frame,
@@ -98,7 +99,7 @@ def load_history(store: Store, keys: StageKeys, chunk: int) -> History:
             header = json.loads(data[len(size) + 1 : end])
             tasks = [int(task) for task in header["tasks"]]
             history.deaths.append(Death.decode(header["death"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise CorruptObject(f"{entry.key} is not an attempt object: {error}") from error
         frames = decode_frames(data[end:], len(tasks), entry.key)
         history.frames.update(zip(tasks, frames, strict=True))

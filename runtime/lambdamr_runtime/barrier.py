@@ -20,7 +20,7 @@ from lambdamr_runtime.lanes import split_lanes, tree_arity
 from lambdamr_runtime.limits import EVENT_BYTES, SAME_FAILURES
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, unstamped
-from lambdamr_runtime.wire import Event, FrameKind, Manifest, Outcome, StageKind
+from lambdamr_runtime.wire import MALFORMED, Event, FrameKind, Manifest, Outcome, StageKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Report:
             record = json.loads(unstamped(stamped, source)[1])
             record["stages"] = tuple(Totals(**totals) for totals in record["stages"])
             return cls(**record)
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise CorruptObject(f"{source} is not a report: {error}") from error
 
 

@@ -26,6 +26,8 @@ class Verb(enum.IntEnum):
     """up: the job of the running event has been cancelled"""
     FAILED = 8
     """up: the event could not be run; the body says why"""
+    READY = 9
+    """up: the process has started and takes events"""
 
 
 class Channel:

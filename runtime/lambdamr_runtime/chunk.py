@@ -111,7 +111,12 @@ class ChunkRunner:
     ) -> Iterator[Frame]:
         tasks = run.plan.tasks_of(chunk)
         watched, timeout_s = self._watched, run.stage.timeout_s
-        watched.begin_task(chunk, tasks.start, timeout_s, execution)
+        ended = {task: history.frames.get(task) or history.verdict(task) for task in tasks}
+        if all(ended.values()):
+            yield from (frame for frame in ended.values() if frame is not None)
+            return
+        # Loading runs the user's code: a death there counts against every task that is left.
+        watched.begin_task(chunk, -1, timeout_s, execution)
         work, args, broken = self._load(run, chunk)
         env = TaskEnv(
             self._store,
@@ -121,7 +126,7 @@ class ChunkRunner:
             serialize.value_dumps(run.stage.serializer),
         )
         for task in tasks:
-            frame = history.frames.get(task) or history.verdict(task)
+            frame = ended[task]
             if frame is None:
                 watched.begin_task(chunk, task, timeout_s, execution)
                 if broken is not None:

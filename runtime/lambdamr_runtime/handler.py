@@ -68,6 +68,7 @@ def main(arguments: list[str]) -> None:
     handler.start()
     link = PoolLink(channel)
     try:
+        channel.send(Verb.READY)
         while (message := channel.receive()) is not None:
             try:
                 handler.handle(message[1], link)

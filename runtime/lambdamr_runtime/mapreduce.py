@@ -23,6 +23,7 @@ from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
     Slice,
     SliceIdentity,
+    SliceIdentity,
     column_span,
     decode_column,
     decode_slice,
@@ -291,7 +292,7 @@ def _encode_partitions(groups: Grouped, env: TaskEnv, task: int) -> tuple[bytes,
             slices.append(missing_slice(task, env.execution))
             continue
         identity = _identity(env, env.index, task, env.execution, partition)
-        data = encode_slice(identity, _sorted(bucket), dumps=dumps)
+        data = _encoded(identity, _sorted(bucket), dumps)
         slices.append(slice_of(data, identity, len(body)))
         body += data
     return bytes(body), tuple(slices)
@@ -300,6 +301,16 @@ def _encode_partitions(groups: Grouped, env: TaskEnv, task: int) -> tuple[bytes,
 def _identity(env: TaskEnv, stage: int, task: int, execution: str, partition: int) -> SliceIdentity:
     job = env.manifest
     return SliceIdentity(job.job, job.stages[stage].name, task, execution, partition)
+
+
+def _encoded(identity: SliceIdentity, groups: Sorted, dumps: Dumps) -> bytes:
+    try:
+        return encode_slice(identity, groups, dumps=dumps)
+    except Exception as error:
+        raise ResultNotSerializable(
+            f"The mapper's pairs cannot be pickled ({type(error).__name__}: {error}). "
+            "Yield plain data, or what can be pickled."
+        ) from error
 
 
 def _dump_pairs(block: Sequence[Pair], dumps: Dumps) -> bytes:

@@ -7,6 +7,8 @@ functions here, so they may lie at any depth of the arguments or in a closure.
 from typing import Any
 
 from lambdamr_runtime import context, serialize
+from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.keys import last_number
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Frame, FrameKind, Outcome, decode_frames
 
@@ -42,7 +44,12 @@ def read_outcome(store: Store, key: str) -> tuple[Outcome, list[Frame]]:
     Raises:  CorruptObject, FileNotFoundError.
     """
     outcome = Outcome.decode(store.get(key), key)
-    data = store.get(outcome.results) if outcome.results else outcome.frames
+    if outcome.chunk != last_number(key):
+        raise CorruptObject(f"{key} is the outcome of chunk {outcome.chunk}")
+    try:
+        data = store.get(outcome.results) if outcome.results else outcome.frames
+    except FileNotFoundError:
+        raise CorruptObject(f"{outcome.results}, which {key} names, is not there") from None
     return outcome, decode_frames(data, outcome.count, outcome.results or key)
 
 

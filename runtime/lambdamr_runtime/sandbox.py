@@ -33,7 +33,7 @@ from lambdamr_runtime.clock import SystemClock
 from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import LambdamrError, StoreError
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.limits import LOG_BYTES, MEMORY_CHECK_S, TOMBSTONE_S
+from lambdamr_runtime.limits import CACHE_BYTES, LOG_BYTES, MEMORY_CHECK_S, MIB, TOMBSTONE_S
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import Hygiene, Output, ProgressPage, Running, Spool
 from lambdamr_runtime.store import Store, open_store
@@ -92,6 +92,8 @@ class Sandbox:
         self._settings = settings
         self._shared = _Shared()
         self._child: _Child | None = None
+        self._false_starts = 0
+        """Children in a row that died before they could run anything."""
 
     def start(self) -> None:
         """Fork the child, so that it is warm when the first event comes."""
@@ -118,12 +120,22 @@ class Sandbox:
         assert self._child is not None  # noqa: S101 - start() has made it
         death = self._watch(self._child, event, surroundings)
         if isinstance(death, Death):
+            self._count_start(self._child.ready, death)
             self._child = None
             return replace(event, death=death)
         if death is None:
             return None
         self.stop()
         return death
+
+    def _count_start(self, ready: bool, death: Death) -> None:
+        """Raise if children cannot even start: that is no fault of a task."""
+        self._false_starts = 0 if ready else self._false_starts + 1
+        if self._false_starts > INFRASTRUCTURE_RETRIES:
+            self._child, self._false_starts = None, 0
+            raise StoreError(
+                f"The process for tasks could not start: it ended by {death.detail}.\n{death.log}"
+            )
 
     def _watch(
         self, child: "_Child", event: Event, surroundings: Surroundings
@@ -137,6 +149,7 @@ class Sandbox:
             message = child.message(MEMORY_CHECK_S)
             if message is not None:
                 verb, body = message
+                child.ready = True
                 if verb is Verb.ENDED:
                     return Event.decode(body) if body else None
                 if verb is Verb.FAILED:
@@ -239,6 +252,8 @@ class _Child:
     def __init__(self, pid: int, channel: Channel) -> None:
         self.pid = pid
         self.channel = channel
+        self.ready = False
+        """Whether it has sent anything."""
         self._status: int | None = None
 
     @classmethod
@@ -342,7 +357,7 @@ def _serve(settings: Settings, shared: _Shared, link: "_Link") -> None:
     modules = ShippedModules(os.path.join(settings.scratch, "modules"))
     tombstones = _TombstoneWatch(store, link)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
-    cache = Cache()
+    cache = Cache(_cache_bytes(settings.memory_mb))
 
     def worker(watched: "_ProcessWatch | _NestedWatch", clean: Callable[[], bool]) -> Worker:
         host = Host(link.invoke, _hinter(settings.hints), _for_ever, shared.spool.frames, clean)
@@ -361,6 +376,7 @@ def _serve(settings: Settings, shared: _Shared, link: "_Link") -> None:
     )  # fmt: skip
     context.enter(ctx)
     main = worker(_ProcessWatch(shared, hygiene), hygiene.restore)
+    link.tell(Verb.READY)
     while True:
         message = link.channel.receive()
         if message is None:
@@ -369,12 +385,17 @@ def _serve(settings: Settings, shared: _Shared, link: "_Link") -> None:
         tombstones.watch(event.job)
         try:
             rest = main.run(event)
-        except (LambdamrError, OSError) as error:
+        except Exception as error:  # not the user's, whose exceptions are results: end the job
             link.tell(Verb.FAILED, f"{type(error).__name__}: {error}".encode())
             continue
         finally:
             tombstones.watch("")
         link.tell(Verb.ENDED, rest.encode() if rest else b"")
+
+
+def _cache_bytes(memory_mb: int) -> int:
+    """What is kept counts as the task's memory: a quarter of the limit, at most."""
+    return min(CACHE_BYTES, memory_mb * MIB // 4) if memory_mb else CACHE_BYTES
 
 
 def _for_ever() -> float:

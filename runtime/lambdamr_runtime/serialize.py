@@ -117,8 +117,8 @@ def record_failure(error: Exception) -> ErrorRecord:
 def revive(record: ErrorRecord) -> BaseException:
     """Return the exception to raise at the client, the remote traceback as its cause."""
     error = _unpickled(record)
-    if record.text:
-        error.__cause__ = RemoteTraceback(record.text)
+    if record.text:  # past the class's own __setattr__: that of a frozen dataclass raises
+        object.__setattr__(error, "__cause__", RemoteTraceback(record.text))
     return error
 
 
@@ -146,16 +146,35 @@ def dump_result(value: object, dumps: Dumps) -> bytes:
 
 def _pickled(error: BaseException, dumps: Dumps) -> bytes:
     """Pickle an exception, by itself or part by part, as long as it can be loaded again."""
-    parts = (type(error), error.args, dict(error.__dict__))
-    texts: tuple[Any, ...] = (type(error), tuple(map(str, error.args)), {})
-    for candidate in (error, _Rebuilt(*parts), _Rebuilt(*texts)):
+    for candidate in _forms(error, dumps):
         try:
             data = dumps(candidate)
             if type(loads(data)).__name__ == type(error).__name__:
                 return data
-        except Exception:  # noqa: S112 - any way of failing means: try the plainer form
+        except BaseException:  # noqa: S112 - any way of failing means: try the plainer form
             continue
     return b""
+
+
+def _forms(error: BaseException, dumps: Dumps) -> Iterator[object]:
+    """Yield what may travel for an exception, the truest form first."""
+    yield error
+    args, plain = error.args, tuple(_text(arg) for arg in error.args)
+    if isinstance(error, BaseExceptionGroup):
+        parts = [_Loaded(_pickled(part, dumps)) for part in error.exceptions]
+        args = plain = (error.message, parts)
+    yield _Rebuilt(type(error), args, dict(error.__dict__))
+    yield _Rebuilt(type(error), plain, {})
+
+
+class _Loaded:
+    """Pickles as what its bytes hold."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+        return loads, (self._data,)
 
 
 class _Rebuilt:
@@ -173,7 +192,7 @@ def rebuild(
 ) -> BaseException:
     """Make an exception without calling its constructor; named by pickles, so it stays."""
     error = cls.__new__(cls, *args)
-    error.args = args
+    object.__setattr__(error, "args", args)
     error.__dict__.update(state)
     return error
 
@@ -184,7 +203,7 @@ def _unpickled(record: ErrorRecord) -> BaseException:
             error = loads(record.exception)
             if isinstance(error, BaseException):
                 return error
-        except Exception as error:
+        except BaseException as error:  # loading runs the user's code, which may even exit
             return RemoteError(
                 f"The task raised {record.type_name}: {record.message}, which cannot be loaded "
                 f"here ({type(error).__name__}: {error})."
@@ -231,7 +250,11 @@ def _type_name(value: object) -> str:
 
 
 def _message(error: BaseException) -> str:
+    return _text(error)
+
+
+def _text(value: object) -> str:
     try:
-        return str(error)
-    except Exception as broken:
+        return str(value)
+    except BaseException as broken:  # it is the user's, and may raise anything
         return f"<its __str__ raised {type(broken).__name__}>"

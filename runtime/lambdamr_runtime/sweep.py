@@ -39,14 +39,18 @@ def _current_stage(store: Store, manifest: Manifest) -> StageRun:
 
 
 def _open_lanes(store: Store, run: StageRun) -> list[int]:
-    """Return the lanes with a chunk to run; where none has, lane 0: the barrier is unfinished."""
+    """Return the lanes with a chunk to run, and one of each group whose barrier is unfinished."""
+    closed = {last_number(entry.key) for entry in store.list(run.keys.groups)}
     lanes: list[int] = []
     for group in range(run.plan.groups):
         listed = store.list(run.keys.outcomes(group))
         found = {last_number(entry.key) for entry in listed}
-        lanes += [
+        unfinished = [
             lane
             for lane in run.plan.lanes_of(group)
             if not found.issuperset(run.plan.chunks_of(lane))
         ]
-    return lanes or [next(iter(run.plan.lanes_of(group))) for group in range(run.plan.groups)]
+        if not unfinished and group not in closed:
+            unfinished = [run.plan.lanes_of(group).start]
+        lanes += unfinished
+    return lanes or [0]

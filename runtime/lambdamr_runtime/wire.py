@@ -6,18 +6,35 @@ Outcome is a JSON header and a binary body of frames, one per task.
 
 import base64
 import enum
+import functools
 import json
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 from lambdamr_runtime.errors import CorruptObject, RuntimeMismatch
 from lambdamr_runtime.lanes import LanePlan
 
+_Record = TypeVar("_Record", "Manifest", "Stage", "Event", "Death", "Outcome")
+
 WIRE_VERSION = 1
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What parsing damaged bytes may raise; decoders turn all of it into CorruptObject."""
+
+MAX_TRIES = 0xFFFF
+"""Most tries that a frame counts."""
 
 
 class StageKind(enum.StrEnum):
@@ -98,8 +115,8 @@ class Manifest:
         check_versions(record.pop("v", None), record.get("python"))
         try:
             stages = tuple(_stage(stage) for stage in record.pop("stages"))
-            return cls(stages=stages, **record)
-        except (KeyError, TypeError, ValueError) as error:
+            return _typed(cls(stages=stages, **record))
+        except MALFORMED as error:
             raise CorruptObject(f"{source} is not a job manifest: {error}") from error
 
 
@@ -140,7 +157,7 @@ class Death:
 
     @classmethod
     def decode(cls, record: dict[str, Any]) -> "Death":
-        return cls(**{**record, "cause": DeathCause(record["cause"])})
+        return _typed(cls(**{**record, "cause": DeathCause(record["cause"])}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +197,8 @@ class Event:
             record["only"] = tuple(record["only"])
             record["manifest"] = record["manifest"].encode()
             record["death"] = Death.decode(record["death"]) if record["death"] else None
-            return cls(**record)
-        except (KeyError, TypeError, AttributeError) as error:
+            return _typed(cls(**record))
+        except MALFORMED as error:
             raise CorruptObject(f"the event is not one of ours: {error}") from error
 
     def repaired(self, cursor: int, attempt: int) -> "Event":
@@ -219,8 +236,9 @@ def encode_frames(frames: Sequence[Frame]) -> bytes:
     rows: list[bytes] = []
     blobs: list[bytes] = []
     for frame in frames:
+        tries = min(frame.tries, MAX_TRIES)
         rows.append(
-            _FRAME.pack(frame.kind, frame.tries, frame.seconds, len(frame.payload), len(frame.log))
+            _FRAME.pack(frame.kind, tries, frame.seconds, len(frame.payload), len(frame.log))
         )
         blobs.append(frame.payload)
         blobs.append(frame.log)
@@ -233,8 +251,8 @@ def decode_frames(data: bytes, count: int, source: str) -> list[Frame]:
     Raises:  CorruptObject: the bytes are not exactly that many frames.
     """
     frames: list[Frame] = []
-    at = count * _FRAME.size
     try:
+        at = count * _FRAME.size
         for row in range(count):
             kind, tries, seconds, size, log_size = _FRAME.unpack_from(data, row * _FRAME.size)
             end = at + size
@@ -242,7 +260,7 @@ def decode_frames(data: bytes, count: int, source: str) -> list[Frame]:
                 Frame(FrameKind(kind), data[at:end], data[end : end + log_size], seconds, tries)
             )
             at = end + log_size
-    except (struct.error, ValueError) as error:
+    except MALFORMED as error:
         raise CorruptObject(f"{source} does not hold {count} task results: {error}") from error
     if at != len(data):
         raise CorruptObject(f"{source} holds {len(data)} bytes of results, {at} announced")
@@ -288,8 +306,8 @@ class Outcome:
             begin = len(stamp) + len(size) + 2
             end = begin + int(size)
             record = json.loads(stamped[begin:end])
-            return cls(execution=stamp.decode(), frames=stamped[end:], **record)
-        except (ValueError, TypeError) as error:
+            return _typed(cls(execution=stamp.decode(), frames=stamped[end:], **record))
+        except MALFORMED as error:
             raise CorruptObject(f"{source} is not an outcome: {error}") from error
 
 
@@ -339,8 +357,13 @@ def args_index_bytes(chunks: int) -> int:
 
 
 def args_span(index: bytes, chunk: int, chunks: int) -> tuple[int, int]:
-    """Return (start, length) of one chunk's arguments in the packed object."""
+    """Return (start, length) of one chunk's arguments in the packed object.
+
+    Raises:  CorruptObject: *index* is shorter than an index of that many chunks.
+    """
     base = args_index_bytes(chunks)
+    if len(index) < base:
+        raise CorruptObject(f"the index of {chunks} chunks' arguments has {len(index)} bytes")
     start = _OFFSET.unpack_from(index, (chunk - 1) * _OFFSET.size)[0] if chunk else 0
     end = _OFFSET.unpack_from(index, chunk * _OFFSET.size)[0]
     return base + start, end - start
@@ -364,7 +387,7 @@ def _record(data: bytes, source: str) -> dict[str, Any]:
     """Any: JSON, checked field by field where it is used."""
     try:
         record = json.loads(data)
-    except ValueError as error:
+    except MALFORMED as error:
         raise CorruptObject(f"{source} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise CorruptObject(f"{source} is not a JSON object")
@@ -374,4 +397,31 @@ def _record(data: bytes, source: str) -> dict[str, Any]:
 def _stage(record: dict[str, Any]) -> Stage:
     for name in ("inline_function", "inline_args"):
         record[name] = base64.b64decode(record[name])
-    return Stage(**{**record, "kind": StageKind(record["kind"])})
+    stage = _typed(Stage(**{**record, "kind": StageKind(record["kind"])}))
+    if stage.tasks < 0 or stage.chunksize < 1 or stage.width < 1:
+        raise ValueError(f"stage {stage.name!r} cannot be divided into lanes")
+    return stage
+
+
+def _typed(record: _Record) -> _Record:
+    """Return *record*, whose fields came from JSON, if they have the types that we write.
+
+    Raises:  TypeError: naming the field.
+    """
+    for name, accepted in _accepted(type(record)):
+        value = getattr(record, name)
+        if not isinstance(value, accepted):
+            raise TypeError(f"{name} is {value!r:.40}")
+    return record
+
+
+@functools.cache
+def _accepted(cls: type) -> tuple[tuple[str, Any], ...]:
+    """Return what `isinstance` takes for each field; JSON of others may have 1 for 1.0."""
+    known: dict[Any, Any] = {
+        float: float | int,
+        float | None: float | int | None,
+        tuple[int, ...]: tuple,
+        tuple[Stage, ...]: tuple,
+    }
+    return tuple((each.name, known.get(each.type, each.type)) for each in fields(cls))

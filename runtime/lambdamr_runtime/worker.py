@@ -125,6 +125,7 @@ class Worker:
                 run, outcome, self._signature(outcome)
             ):
                 self._hint_end(run)
+                self._looked = float("-inf")  # this lane sees the tombstone before its next chunk
         return outcome
 
     def _hint_end(self, run: StageRun) -> None:
