@@ -262,9 +262,11 @@ class Executor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None and self._engine is not None:
-            self._engine.cancel(everything=True)
-        self.shutdown(wait=True)
+        try:
+            if kind is not None and self._engine is not None:
+                self._engine.cancel(everything=True)
+        finally:
+            self.shutdown(wait=True)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"

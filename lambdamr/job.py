@@ -157,12 +157,17 @@ class Job:
         """Yield the output pairs, partition by partition, sorted by key in each; raises as
         `result`, at the first pair.
         """
+        from zlib import crc32
+
         from lambdamr_runtime.mapreduce import read_part
 
         for part in self._parts(timeout):
             data = self._job.backend.store.get(part.part)
-            if len(data) != part.size:
-                raise CorruptObject(f"{part.part} has {len(data)} bytes, {part.size} were written.")
+            if len(data) != part.size or crc32(data) != part.checksum:
+                raise CorruptObject(
+                    f"{part.part} is damaged: {len(data)} bytes with checksum {crc32(data)}, "
+                    f"written were {part.size} with {part.checksum}."
+                )
             yield from read_part(data, part.part)
 
     def head(self, n: int = 5) -> list[tuple[Any, Any]]:

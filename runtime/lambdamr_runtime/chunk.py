@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
+from zlib import crc32
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History
@@ -104,6 +105,7 @@ class ChunkRunner:
             worker=self._name,
             frames=b"" if results else packed,
             results=results,
+            results_checksum=crc32(packed) if results else 0,
         )
 
     def _frames(

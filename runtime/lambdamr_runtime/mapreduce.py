@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any
+from zlib import crc32
 
 from lambdamr_runtime.canonical import canonical, partition_of
 from lambdamr_runtime.errors import BadKey, CorruptObject, InvalidPairs, ResultNotSerializable
@@ -22,7 +23,6 @@ from lambdamr_runtime.records import Reader
 from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
     Slice,
-    SliceIdentity,
     SliceIdentity,
     column_span,
     decode_column,
@@ -66,6 +66,8 @@ class Reduced:
     """Key of the output part."""
     size: int
     """Bytes of the part."""
+    checksum: int
+    """crc32 of the part."""
     pairs_read: int
     keys: int
     output_pairs: int
@@ -145,7 +147,7 @@ class Reduce:
         key = JobKeys(env.manifest.job).part(task, env.execution)
         data = part.getvalue()
         env.store.put(key, data)
-        return Reduced(key, len(data), pairs_read, len(ordered), output_pairs)
+        return Reduced(key, len(data), crc32(data), pairs_read, len(ordered), output_pairs)
 
     def _output(self, ordered: Sorted) -> Iterator[Pair]:
         for key, values in ordered:

@@ -10,7 +10,7 @@ from lambdamr_runtime import context, serialize
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.keys import last_number
 from lambdamr_runtime.store import Store
-from lambdamr_runtime.wire import Frame, FrameKind, Outcome, decode_frames
+from lambdamr_runtime.wire import Frame, FrameKind, Outcome
 
 
 def load_data(key: str) -> Any:
@@ -47,10 +47,10 @@ def read_outcome(store: Store, key: str) -> tuple[Outcome, list[Frame]]:
     if outcome.chunk != last_number(key):
         raise CorruptObject(f"{key} is the outcome of chunk {outcome.chunk}")
     try:
-        data = store.get(outcome.results) if outcome.results else outcome.frames
+        stored = store.get(outcome.results) if outcome.results else b""
     except FileNotFoundError:
         raise CorruptObject(f"{outcome.results}, which {key} names, is not there") from None
-    return outcome, decode_frames(data, outcome.count, outcome.results or key)
+    return outcome, outcome.unpack(stored, outcome.results or key)
 
 
 def value_of(frame: Frame, source: str) -> Any:
