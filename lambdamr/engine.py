@@ -59,12 +59,16 @@ class Engine:
             raise
 
     def _launch_awaiting(self, job: TrackedJob, submission: Submission) -> None:
-        """Launch a job whose arguments are done, or resolve it with what one of them raised."""
+        """Launch a job whose arguments are done, or resolve it with what one of them raised.
+
+        Of several independent tasks, each meets the failed arguments of its own in the worker.
+        """
         if job.launched or job.is_over:
             return  # cancelled while it waited
         try:
-            for future in submission.awaited:
-                future.result()
+            if len(job.stages) > 1 or job.pending == [1]:
+                for future in submission.awaited:
+                    future.result()
             submission.store(self.backend.store, self._known)
             self._launch(job, submission)
         except BaseException as error:  # the call's futures get it, whatever it is

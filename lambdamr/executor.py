@@ -1,5 +1,6 @@
 """The executor: calls in, futures out."""
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -53,7 +54,7 @@ class Executor:
         timeout_s: float | None = None,
         concurrency: int | None = None,
         progress: bool | None = None,
-        root: str | None = None,
+        root: str | os.PathLike[str] | None = None,
         serializer: str = "cloudpickle",
         include_modules: Sequence[str] = (),
         exclude_modules: Sequence[str] = (),
@@ -70,7 +71,7 @@ class Executor:
         self._timeout_s = timeout_s or config.timeout_s
         self._concurrency = concurrency
         self._progress = config.progress if progress is None else progress
-        self._root = absolute_root(root) if root else config.root
+        self._root = config.root if root is None else absolute_root(os.fspath(root))
         self._is_placed = root is not None
         self._config = config
         self._packing = (serializer, tuple(include_modules), tuple(exclude_modules))

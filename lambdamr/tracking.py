@@ -536,7 +536,7 @@ def _ending(stage: TrackedStage, report: "Report") -> BaseException:
     if stage.run.stage.kind is StageKind.FOLD:
         for future in stage.job.stages[stage.run.index - 1].futures:
             error = None if future.cancelled() else future.exception(0)
-            if error is not None:
+            if error is not None and not isinstance(error, JobFailed):  # that one was not run
                 return error
     return JobFailed(
         f"Job {stage.job_id} {report.status} before this task had run. {report.reason}"

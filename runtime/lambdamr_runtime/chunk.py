@@ -15,7 +15,7 @@ from lambdamr_runtime.lanes import LanePlan
 from lambdamr_runtime.limits import INLINE_RESULT_BYTES
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome, Stage, encode_frames
-from lambdamr_runtime.work import TaskEnv, Work
+from lambdamr_runtime.work import Deferred, TaskEnv, Work
 
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 10.0
@@ -154,7 +154,8 @@ class ChunkRunner:
         tries = 1
         while True:
             try:
-                payload = serialize.dump_result(work.run(env, task, arg), env.dumps)
+                given = serialize.loads(arg.data) if isinstance(arg, Deferred) else arg
+                payload = serialize.dump_result(work.run(env, task, given), env.dumps)
                 kind = FrameKind.VALUE
                 break
             except BaseException as error:  # SystemExit and KeyboardInterrupt are results too

@@ -7,7 +7,7 @@ functions here, so they may lie at any depth of the arguments or in a closure.
 from typing import Any
 
 from lambdamr_runtime import context, serialize
-from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.errors import CorruptObject, JobFailed
 from lambdamr_runtime.keys import last_number
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Frame, FrameKind, Outcome
@@ -33,7 +33,12 @@ def load_result(outcome_key: str, position: int) -> Any:
     ctx = context.required()
     frames = ctx.cache.get(outcome_key)
     if frames is None:
-        frames = read_outcome(ctx.store, outcome_key)[1]
+        try:
+            frames = read_outcome(ctx.store, outcome_key)[1]
+        except FileNotFoundError:
+            raise JobFailed(
+                f"An argument is a future without a result: its job ended without {outcome_key}."
+            ) from None
         ctx.cache.keep(outcome_key, frames, sum(len(frame.payload) for frame in frames))
     return value_of(frames[position], outcome_key)
 
