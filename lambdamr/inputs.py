@@ -1,6 +1,6 @@
 """Inputs of a job: which objects the URIs name, and how these are cut into splits.
 
-    lines("s3://b/logs/") ─▶ Input ─ objects() ─▶ [InputObject] ─ plan_splits ─▶ [Split] ─▶ workers
+    lines("s3://b/logs/") ─▶ Input ─ objects() ─▶ [InputObject] ─ tasks() ─▶ [[Split]] ─▶ workers
 
 What a URI may be:
 
@@ -23,24 +23,16 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import unquote
 
+from lambdamr.planners import Planner, auto, grouped, planner_of
+from lambdamr_runtime.blocks import BLOCK_BYTES
+from lambdamr_runtime.compression import INFER, compression_of
 from lambdamr_runtime.errors import InputNotFound, InvalidInput, StoreError
-from lambdamr_runtime.limits import KIB, MIB
-from lambdamr_runtime.records import Lines, Reader, Split
+from lambdamr_runtime.files import Objects
+from lambdamr_runtime.jsonl import JsonLines
+from lambdamr_runtime.records import FixedRecords, LineBlocks, Lines, Reader
+from lambdamr_runtime.splits import Split
 from lambdamr_runtime.store import Store, StoredObject, open_store
-
-MIN_SPLIT_BYTES = 128 * KIB
-"""Below this the request outweighs the reading, even where lanes are free."""
-
-MAX_SPLIT_BYTES = 64 * MIB
-"""Above this a repeated task repeats too much."""
-
-SPLITS_PER_LANE = 4
-"""Splits per lane: enough for fast lanes to take work from slow ones."""
-
-MEMORY_SHARE = 1 / 4
-"""A split is no larger than this share of a worker's memory."""
-
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+from lambdamr_runtime.tables import Csv, Dialect
 
 Uri = str | os.PathLike[str]
 """A URI or a local path; an os.PathLike is always a local path."""
@@ -75,39 +67,46 @@ class Input:
     uris: tuple[str, ...]
     """As given; paths of os.PathLike are absolute."""
     reader: Reader
-    split_bytes: int | None = None
-    """Bytes per split, at most; None plans them from the size of all and the lanes."""
+    planner: Planner = auto
 
     def objects(self, open_root: OpenStore = open_store) -> list[InputObject]:
         """Return the objects that the URIs name: in the order of the URIs, sorted by key in each.
 
         Raises:  InputNotFound: a URI names nothing.
-                 InvalidInput: two URIs name one object, it is compressed, or its name cannot be
-                 used.
+                 InvalidInput: two URIs name one object, or its name cannot be used.
         """
         found = [each for uri in self.uris for each in _objects_of(uri, open_root)]
-        _refuse_compressed(found)
         _refuse_repeated(found)
         return found
 
-    def splits(self, lanes: int, memory_mb: int, open_root: OpenStore = open_store) -> list[Split]:
-        """Return the splits for so many lanes of workers with so much memory.
+    def tasks(
+        self, lanes: int, memory_mb: int, open_root: OpenStore = open_store
+    ) -> list[list[Split]]:
+        """Return what each map task reads, for so many lanes of workers with so much memory.
 
         Raises:  as objects().
         """
         objects = self.objects(open_root)
-        if not self.reader.splittable:
-            return plan_splits(objects, None)
-        total_bytes = sum(each.size for each in objects)
-        planned = self.split_bytes or split_bytes_for(total_bytes, lanes, memory_mb)
-        return plan_splits(objects, planned)
+        cut = self.planner([each.size for each in objects], lanes, memory_mb)
+        splits = [split for each in objects for split in self._cut(each, cut.split_bytes)]
+        return grouped([(split, split.hi - split.lo) for split in splits], cut)
+
+    def _cut(self, each: InputObject, split_bytes: int | None) -> list[Split]:
+        """Return the splits of an object: one if it can only be read from its start."""
+        if not each.size and self.reader.reads_empty:
+            return [Split(each.root, each.key, 0, 0, 0, each.etag)]
+        can_cut = self.reader.splittable and not compression_of(each.key, self.reader.compression)
+        return plan_splits([each], split_bytes if can_cut else None)
 
 
 def lines(
     *uris: Uri | Iterable[Uri],
     encoding: str | None = "utf-8",
     errors: str = "strict",
+    on_bad_record: str = "raise",
+    compression: str | None = INFER,
     split_bytes: int | None = None,
+    planner: str | Planner | None = None,
 ) -> Input:
     r"""Return the lines of text files as an input of map_reduce.
 
@@ -118,17 +117,158 @@ def lines(
               encoding: a text encoding of Python; None gives lines of bytes. Files whose encoding
               cannot be cut at bytes, such as utf-16, are one split each.
               errors: as of bytes.decode.
+              on_bad_record: "raise", or "skip": leave out what cannot be read, and count it in
+              the report of the job (`bad_records`).
+              compression: "gzip", "bz2", "xz", "zstd", None, or "infer": by the suffix (.gz, .bz2,
+              .xz, .zst). A compressed file is one split.
               split_bytes: most bytes per split; None plans them.
+              planner: "auto", "biglambda", "marla", "fixed" (with split_bytes=), or a function;
+              see lambdamr.planners.
     Returns:  the input; files are looked for when the job is planned.
-    Raises:   ValueError: no URI, an unknown encoding or error handler, or split_bytes < 1.
+    Raises:   ValueError: no URI, or an option that cannot be meant.
               TypeError: a URI that is neither str nor os.PathLike.
     """
+    reader = Lines(encoding, errors, compression=compression, on_bad_record=on_bad_record)
+    return _input("lines", uris, reader, split_bytes, planner)
+
+
+def blocks(
+    *uris: Uri | Iterable[Uri],
+    block_bytes: int = BLOCK_BYTES,
+    compression: str | None = INFER,
+    split_bytes: int | None = None,
+    planner: str | Planner | None = None,
+) -> Input:
+    """Return blocks of bytes that hold whole lines, for mappers that work on many at once.
+
+    Args:     block_bytes: bytes of a block, about: it ends where a line ends.
+              others: as of `lines`.
+    Raises:   as `lines`.
+    """
+    return _input("blocks", uris, LineBlocks(block_bytes, compression), split_bytes, planner)
+
+
+def objects(
+    *uris: Uri | Iterable[Uri],
+    compression: str | None = INFER,
+    planner: str | Planner | None = None,
+) -> Input:
+    """Return files: one record per object, a binary file that is open for reading.
+
+    It is seekable and reads what is asked for, so that pandas, pyarrow or zipfile can read it; its
+    `name` and `uri` say what it is. It is closed when the mapper has returned. Empty objects are
+    records too.
+
+    Args:     compression: as of `lines`: the file is what a compressed object holds; None leaves
+              it as it is.
+              others: as of `lines`.
+    Raises:   as `lines`.
+    """
+    return _input("objects", uris, Objects(compression), None, planner)
+
+
+def records(
+    *uris: Uri | Iterable[Uri],
+    record_bytes: int,
+    on_bad_record: str = "raise",
+    compression: str | None = INFER,
+    split_bytes: int | None = None,
+    planner: str | Planner | None = None,
+) -> Input:
+    """Return binary records of a fixed size, as bytes.
+
+    Bytes at the end of an object that are no whole record are CorruptInput.
+
+    Args:     on_bad_record: "skip" leaves such bytes out and counts them as one bad record.
+              others: as of `lines`.
+    Raises:   as `lines`.
+    """
+    reader = FixedRecords(record_bytes, compression=compression, on_bad_record=on_bad_record)
+    return _input("records", uris, reader, split_bytes, planner)
+
+
+def csv(
+    *uris: Uri | Iterable[Uri],
+    header: bool | Iterable[str] = True,
+    columns: Iterable[str | int] | None = None,
+    tuples: bool = False,
+    dialect: Any = "excel",  # Any: as of csv.reader: a name, a class or an instance
+    quoted_newlines: bool = True,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    on_bad_record: str = "raise",
+    compression: str | None = INFER,
+    split_bytes: int | None = None,
+    planner: str | Planner | None = None,
+    **parameters: Any,  # Any: as of csv.reader
+) -> Input:
+    """Return the rows of CSV files: dicts by column, as csv.DictReader gives them, or tuples.
+
+    Empty rows are left out. A row with more or fewer fields than there are columns is bad.
+
+    Args:     header: True: the first row of each file names the columns. Names: they do, and the
+              first row is data. False: there are no names, and rows are tuples.
+              columns: what of each row is wanted, in this order: names, or indices from 0.
+              tuples: rows as tuples, which are faster than dicts.
+              dialect, parameters: as of csv.reader (delimiter=, quotechar=, escapechar=,
+              doublequote=, skipinitialspace=, quoting=, strict=; strict is True by default).
+              quoted_newlines: False promises that no field holds a newline: only then files are
+              cut into splits.
+              others: as of `lines`.
+    Raises:   as `lines`. CorruptInput, in the job: a bad row, a header without a wanted column.
+    """
+    reader = Csv(
+        header if isinstance(header, bool) else _names("header", header),
+        None if columns is None else _names("columns", columns),
+        tuples,
+        Dialect.of(dialect, **parameters),
+        quoted_newlines,
+        encoding,
+        errors,
+        compression=compression,
+        on_bad_record=on_bad_record,
+    )
+    return _input("csv", uris, reader, split_bytes, planner)
+
+
+def jsonl(
+    *uris: Uri | Iterable[Uri],
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    on_bad_record: str = "raise",
+    compression: str | None = INFER,
+    split_bytes: int | None = None,
+    planner: str | Planner | None = None,
+) -> Input:
+    """Return the values of JSON lines files: one JSON value per line; blank lines are left out.
+
+    Args:     as of `lines`.
+    Raises:   as `lines`. CorruptInput, in the job: a line that is not JSON.
+    """
+    reader = JsonLines(encoding, errors, compression=compression, on_bad_record=on_bad_record)
+    return _input("jsonl", uris, reader, split_bytes, planner)
+
+
+def _input(
+    call: str,
+    uris: tuple[Uri | Iterable[Uri], ...],
+    reader: Reader,
+    split_bytes: int | None,
+    planner: str | Planner | None,
+) -> Input:
     named = tuple(_text_of(each) for item in uris for each in _flat(item))
     if not named:
-        raise ValueError("lines() was given no URI. Give a URI, a path, a glob or a list of them.")
-    if split_bytes is not None and split_bytes < 1:
-        raise ValueError(f"split_bytes must be >= 1, got {split_bytes}")
-    return Input(named, Lines(encoding, errors), split_bytes)
+        raise ValueError(
+            f"{call}() was given no URI. Give a URI, a path, a glob or a list of them."
+        )
+    return Input(named, reader, planner_of(planner, split_bytes))
+
+
+def _names(argument: str, names: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a sequence of columns; one str would be its letters."""
+    if isinstance(names, str):
+        raise ValueError(f"{argument}={names!r} is one str. Give a list of them.")
+    return tuple(names)
 
 
 def as_input(inputs: object) -> Input | list[Any]:
@@ -171,21 +311,6 @@ def plan_splits(objects: Sequence[InputObject], split_bytes: int | None) -> list
         for each in objects
         for lo, hi in _cut(each.size, split_bytes or each.size)
     ]
-
-
-def split_bytes_for(total_bytes: int, lanes: int, memory_mb: int) -> int:
-    """Return bytes per split so that each lane gets SPLITS_PER_LANE of them.
-
-    Never below MIN_SPLIT_BYTES; never above MAX_SPLIT_BYTES, nor above MEMORY_SHARE of a worker's
-    memory as long as that is not below the minimum.
-
-    Raises:  ValueError: lanes < 1.
-    """
-    if lanes < 1:
-        raise ValueError(f"lanes must be >= 1, got {lanes}")
-    wanted = -(-total_bytes // (SPLITS_PER_LANE * lanes))
-    most = min(MAX_SPLIT_BYTES, int(memory_mb * MIB * MEMORY_SHARE))
-    return max(MIN_SPLIT_BYTES, min(wanted, most))
 
 
 def _cut(size: int, split_bytes: int) -> Iterator[tuple[int, int]]:
@@ -240,15 +365,6 @@ def _names_something(text: str) -> bool:
 def _matches_files(pattern: str) -> bool:
     found = glob.iglob(pattern, recursive=True, include_hidden=True)
     return any(os.path.isfile(path) for path in found)
-
-
-def _refuse_compressed(objects: Iterable[InputObject]) -> None:
-    for each in objects:
-        if each.key.lower().endswith(COMPRESSED):
-            raise InvalidInput(
-                f"{each.uri} is compressed, by its name, and this release does not decompress "
-                f"{', '.join(COMPRESSED)}. Decompress it, or name the other files by a glob."
-            )
 
 
 def _refuse_repeated(objects: Iterable[InputObject]) -> None:
