@@ -56,6 +56,8 @@ class Mapped:
     records: int
     emitted: int
     """Pairs that the mapper yielded."""
+    bad_records: int = 0
+    """Records that could not be read and were skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Map:
         body, slices = _encode_partitions(groups, env, task)
         if body:
             env.store.put(env.stage_keys(env.index).shuffle(task, env.execution), body)
-        return Mapped(slices, source.bytes_read, source.records, emitted)
+        return Mapped(slices, source.bytes_read, source.records, emitted, source.bad_records)
 
     def _pairs(self, records: Iterable[Any]) -> Iterator[Pair]:
         stream: Iterable[Any] = records
@@ -109,6 +111,7 @@ class _Source:
         self._arg = arg
         self.bytes_read = 0
         self.records = 0
+        self.bad_records = 0
 
     def __iter__(self) -> Iterator[Any]:
         if self._reader is None:
@@ -122,6 +125,7 @@ class _Source:
             yield from stream
             self.bytes_read += stream.owned_bytes
             self.records += stream.records
+            self.bad_records += stream.bad_records
 
 
 @dataclass(frozen=True, slots=True)
