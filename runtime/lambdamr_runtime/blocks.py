@@ -13,7 +13,7 @@ from lambdamr_runtime.compression import Decompression, compression_of
 from lambdamr_runtime.errors import InputChanged
 from lambdamr_runtime.limits import KIB, MIB
 from lambdamr_runtime.splits import Split
-from lambdamr_runtime.store import Store
+from lambdamr_runtime.store import Ranges
 
 BLOCK_BYTES = 4 * MIB
 """Bytes of one ranged read."""
@@ -49,7 +49,7 @@ class Content:
     """
 
     def __init__(
-        self, split: Split, store: Store, block_bytes: int, compression: str | None
+        self, split: Split, store: Ranges, block_bytes: int, compression: str | None
     ) -> None:
         self.split = split
         self.uri = split.uri
@@ -140,7 +140,7 @@ class Content:
         return read_range(self.split, self._store, at, length)
 
 
-def read_range(split: Split, store: Store, at: int, length: int) -> bytes:
+def read_range(split: Split, store: Ranges, at: int, length: int) -> bytes:
     """Return *length* bytes of a split's object from *at* on.
 
     Raises:  InputChanged: the object is gone, shorter or another one.

@@ -10,7 +10,7 @@ from lambdamr_runtime.compression import INFER, compression_of
 from lambdamr_runtime.limits import MIB
 from lambdamr_runtime.records import Batch, RecordStream, check_reading
 from lambdamr_runtime.splits import Split
-from lambdamr_runtime.store import Store
+from lambdamr_runtime.store import Ranges
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -68,7 +68,7 @@ class _SeekableRaw(io.RawIOBase):
 class _RangedRaw(_SeekableRaw):
     """The bytes of an object: one ranged read per call."""
 
-    def __init__(self, split: Split, store: Store) -> None:
+    def __init__(self, split: Split, store: Ranges) -> None:
         super().__init__(split.uri)
         self._split = split
         self._store = store
@@ -89,7 +89,7 @@ class _RangedRaw(_SeekableRaw):
 class _DecompressedRaw(_SeekableRaw):
     """What a compressed object holds. To seek back is to decompress it again from its start."""
 
-    def __init__(self, split: Split, store: Store, compression: str) -> None:
+    def __init__(self, split: Split, store: Ranges, compression: str) -> None:
         super().__init__(split.uri)
         self._source = (split, store, BLOCK_BYTES, compression)
         self._blocks = Content(*self._source).blocks()
@@ -152,7 +152,7 @@ class Objects:
     def reads_empty(self) -> bool:
         return True
 
-    def read(self, split: Split, store: Store) -> RecordStream:
+    def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the object as a file; reading it raises as Lines.read.
 
         Raises:  ValueError: the split is a part of an object.
@@ -160,7 +160,7 @@ class Objects:
         Content(split, store, BLOCK_BYTES, None).check_whole("An object")
         return RecordStream(self._files(split, store))
 
-    def _files(self, split: Split, store: Store) -> Iterator[Batch]:
+    def _files(self, split: Split, store: Ranges) -> Iterator[Batch]:
         name = compression_of(split.key, self.compression)
         raw = _DecompressedRaw(split, store, name) if name else _RangedRaw(split, store)
         with InputFile(raw) as file:

@@ -9,7 +9,7 @@ from lambdamr_runtime.blocks import BLOCK_BYTES, Content
 from lambdamr_runtime.compression import INFER
 from lambdamr_runtime.records import Batch, RecordStream, check_reading
 from lambdamr_runtime.splits import Split
-from lambdamr_runtime.store import Store
+from lambdamr_runtime.store import Ranges
 from lambdamr_runtime.texts import (
     SPLITTABLE_ENCODINGS,
     bad_record,
@@ -56,7 +56,7 @@ class JsonLines:
     def reads_empty(self) -> bool:
         return False
 
-    def read(self, split: Split, store: Store) -> RecordStream:
+    def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the values of the lines that the split owns, as json.loads gives them.
 
         Raises:  as Lines.read; CorruptInput: a line that is not JSON.

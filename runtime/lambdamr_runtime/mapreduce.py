@@ -19,6 +19,7 @@ from zlib import crc32
 from lambdamr_runtime.canonical import canonical, partition_of
 from lambdamr_runtime.errors import BadKey, CorruptObject, InvalidPairs, ResultNotSerializable
 from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.opening import opened
 from lambdamr_runtime.records import Reader
 from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
@@ -118,9 +119,7 @@ class _Source:
             self.records = len(self._arg)
             yield from self._arg
             return
-        stores: dict[str, Store] = {}
-        for split in self._arg:
-            store = stores.setdefault(split.root, stores.get(split.root) or open_store(split.root))
+        for split, store in opened(self._arg, open_store):
             stream = self._reader.read(split, store)
             yield from stream
             self.bytes_read += stream.owned_bytes

@@ -22,7 +22,7 @@ from lambdamr_runtime.blocks import BATCH_BYTES, BLOCK_BYTES, Content, large_lin
 from lambdamr_runtime.compression import INFER, check_compression
 from lambdamr_runtime.errors import CorruptInput
 from lambdamr_runtime.splits import Split
-from lambdamr_runtime.store import Store
+from lambdamr_runtime.store import Ranges
 from lambdamr_runtime.texts import (
     SPLITTABLE_ENCODINGS,
     bytes_lines,
@@ -101,7 +101,7 @@ class Reader(Protocol):
     def reads_empty(self) -> bool:
         """Whether an empty object has a record, and so needs a split."""
 
-    def read(self, split: Split, store: Store) -> RecordStream: ...
+    def read(self, split: Split, store: Ranges) -> RecordStream: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Lines:
     def reads_empty(self) -> bool:
         return False
 
-    def read(self, split: Split, store: Store) -> RecordStream:
+    def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the lines that the split owns: str, or bytes where encoding is None.
 
         Raises:  ValueError: the split is not its whole object and the encoding or the compression
@@ -197,7 +197,7 @@ class LineBlocks:
     def reads_empty(self) -> bool:
         return False
 
-    def read(self, split: Split, store: Store) -> RecordStream:
+    def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the blocks of the lines that the split owns; raises as Lines.read."""
         content = Content(split, store, self.block_bytes, self.compression)
         blocks = large_lines(content.line_blocks(), self.block_bytes)
@@ -228,7 +228,7 @@ class FixedRecords:
     def reads_empty(self) -> bool:
         return False
 
-    def read(self, split: Split, store: Store) -> RecordStream:
+    def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the records that begin in the split, as bytes.
 
         Raises:  as Lines.read; CorruptInput: bytes at the end that are no whole record.

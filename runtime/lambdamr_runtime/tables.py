@@ -22,7 +22,7 @@ from lambdamr_runtime.errors import CorruptInput
 from lambdamr_runtime.limits import MIB
 from lambdamr_runtime.records import Batch, RecordStream, check_reading
 from lambdamr_runtime.splits import Split
-from lambdamr_runtime.store import Store
+from lambdamr_runtime.store import Ranges
 from lambdamr_runtime.texts import (
     SPLITTABLE_ENCODINGS,
     bad_record,
@@ -155,7 +155,7 @@ class Csv:
     def reads_empty(self) -> bool:
         return False
 
-    def read(self, split: Split, store: Store) -> RecordStream:
+    def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the rows that the split owns; the header is owned by the first split.
 
         Raises:  as Lines.read; CorruptInput: a bad row or header.
