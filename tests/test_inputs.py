@@ -11,7 +11,6 @@ from obstore.store import MemoryStore
 
 from lambdamr.inputs import (
     Input,
-    InputObject,
     as_input,
     blocks,
     csv,
@@ -22,6 +21,7 @@ from lambdamr.inputs import (
     records,
 )
 from lambdamr.planners import Cut
+from lambdamr.uris import InputObject
 from lambdamr_runtime.errors import InputNotFound, InvalidInput
 from lambdamr_runtime.files import Objects
 from lambdamr_runtime.jsonl import JsonLines

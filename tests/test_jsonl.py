@@ -1,5 +1,6 @@
 """JSON lines: the values of a file, for every split size."""
 
+import gzip
 import json
 import re
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from lambdamr_runtime.errors import CorruptInput
 from lambdamr_runtime.jsonl import JsonLines
-from tests.splitting import read_all, read_counted
+from tests.splitting import read_all, read_counted, read_whole
 
 SIZES = st.integers(min_value=1, max_value=40)
 VALUES = st.recursive(
@@ -98,6 +99,15 @@ def test_values_nested_too_deeply_are_bad() -> None:
 def test_broken_text_can_be_replaced() -> None:
     """errors= is as of bytes.decode."""
     assert read_all(b'"a\xff"\n', 3, JsonLines(errors="replace")) == ["a\ufffd"]
+
+
+def test_json_lines_may_be_compressed() -> None:
+    """A bad line is named by its place in the decompressed data."""
+    data = gzip.compress(b'{"a": 1}\n[') + gzip.compress(b"2]\n}")
+    reader = JsonLines(on_bad_record="skip")
+    assert read_whole(data, "a.jsonl.gz", reader) == [{"a": 1}, [2]]
+    with pytest.raises(CorruptInput, match="at offset 13 of the decompressed data"):
+        read_whole(data, "a.jsonl.gz", JsonLines())
 
 
 def test_json_in_utf_16_is_refused() -> None:

@@ -1,6 +1,7 @@
 """CSV: the rows that csv.DictReader gives, for every split size where objects may be cut."""
 
 import csv
+import gzip
 import io
 import re
 from typing import Any
@@ -156,6 +157,7 @@ def test_a_file_without_rows_has_none(data: bytes) -> None:
         (b"", "it is empty"),
         (b"a,b", "columns= wants 'c', and there are 'a', 'b'"),
         (b'"a', "is no CSV at"),
+        (b"\xff", r"is no CSV at its header|is not utf-8 text: bytes b'\\xff'"),
     ],
 )
 @pytest.mark.parametrize("quoted_newlines", [True, False])
@@ -262,6 +264,14 @@ def test_broken_text_can_be_replaced() -> None:
     """errors= is as of bytes.decode, in rows of one line and of several."""
     data = b'a,b\n\xff,"x\n\xff"\n'
     assert read_whole(data, "a", Csv(tuples=True, errors="replace")) == [("\ufffd", "x\n\ufffd")]
+
+
+@pytest.mark.parametrize("quoted_newlines", [True, False])
+def test_csv_may_be_compressed(quoted_newlines: bool) -> None:
+    """Member after member; the header is that of the first."""
+    data = gzip.compress(b"a,b\n1,") + gzip.compress(b"2\n3,4")
+    reader = Csv(quoted_newlines=quoted_newlines)
+    assert read_whole(data, "a.csv.gz", reader) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
 
 
 def test_a_stray_quote_can_be_tolerated() -> None:

@@ -171,7 +171,7 @@ class Csv:
     def _whole_batches(self, content: Content) -> Iterator[Batch]:
         texts = _Texts(self, content)
         reader = self.dialect.reader(texts.lines())
-        layout = self._layout(content, reader)
+        layout = self._layout(content, reader, texts.is_broken)
         rows: list[Fields] = []
         bad = 0
         while True:  # a bad row ends the loop over the reader, which can go on behind it
@@ -192,7 +192,12 @@ class Csv:
                 bad += 1
         yield Batch(layout.records(rows), texts.taken_bytes(), bad)
 
-    def _layout(self, content: Content, rows: Iterator[Fields]) -> "_Layout":
+    def _layout(
+        self,
+        content: Content,
+        rows: Iterator[Fields],
+        is_broken: Callable[[Fields], bool] = lambda _: False,
+    ) -> "_Layout":
         """Return the layout of an object, its header taken from *rows* if it has one."""
         if self.header is not True:
             return _Layout.of(self.header or None, self)
@@ -202,6 +207,8 @@ class Csv:
             raise bad_record(content, "CSV", "its header", error) from error
         if names is None:
             return _Layout.of(None, self)  # an object without any row
+        if is_broken(names):
+            raise bad_record(content, "CSV", "its header", "it cannot be decoded", repr(names))
         try:
             return _Layout.of(names, self)
         except ValueError as error:
