@@ -1,6 +1,8 @@
 """Inputs of a job: how the objects that URIs name are read, and cut into splits.
 
     lines("s3://b/logs/") ─▶ Input ─ objects() ─▶ [InputObject] ─ tasks() ─▶ [[Split]] ─▶ workers
+
+What a URI may be stands in uris.py, how tasks are planned in planners.py.
 """
 
 import os
