@@ -17,7 +17,7 @@ from lambdamr_runtime.store import Ranges
 
 BLOCK_BYTES = 2 * MIB
 """Bytes of one ranged read. Two in flight at 25 ms and 80 MB/s a request give 12.1 M words/s and a
-peak of 50 MB; 1 MiB 8.0 M and 39 MB, 4 MiB 15.8 M (more than a function's network has) and 62 MB."""
+peak of 50 MB; 1 MiB 8.0 M and 39 MB, 4 MiB 15.8 M (more than a function's network) and 62 MB."""
 
 BATCH_BYTES = 64 * KIB
 """A block is decoded in pieces of about so many bytes: a piece, its text and its lines stay in the
