@@ -41,7 +41,7 @@ from lambdamr_runtime.errors import (
 if TYPE_CHECKING:
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
-    from lambdamr.inputs import lines
+    from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job, JobReport
 
 _LOADED_ON_USE = {
@@ -49,7 +49,12 @@ _LOADED_ON_USE = {
     "JobReport": "lambdamr.job",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
+    "blocks": "lambdamr.inputs",
+    "csv": "lambdamr.inputs",
+    "jsonl": "lambdamr.inputs",
     "lines": "lambdamr.inputs",
+    "objects": "lambdamr.inputs",
+    "records": "lambdamr.inputs",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
 
@@ -88,9 +93,14 @@ __all__ = [
     "__version__",
     "as_completed",
     "attach",
+    "blocks",
     "clean",
+    "csv",
     "get_all_results",
+    "jsonl",
     "lines",
+    "objects",
+    "records",
     "wait",
 ]
 

@@ -51,6 +51,8 @@ class Totals:
     keys: int = 0
     output_pairs: int = 0
     output_bytes: int = 0
+    bad_records: int = 0
+    """Records that on_bad_record="skip" left out."""
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -322,6 +324,7 @@ def _totals_of(value: object) -> Totals:
             bytes_read=value.bytes_read,
             records=value.records,
             emitted=value.emitted,
+            bad_records=value.bad_records,
             pairs_written=sum(piece.pairs for piece in value.slices),
         )
     if isinstance(value, Reduced):

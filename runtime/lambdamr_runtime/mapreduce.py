@@ -19,6 +19,7 @@ from zlib import crc32
 from lambdamr_runtime.canonical import canonical, partition_of
 from lambdamr_runtime.errors import BadKey, CorruptObject, InvalidPairs, ResultNotSerializable
 from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.opening import opened
 from lambdamr_runtime.records import Reader
 from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
@@ -56,6 +57,8 @@ class Mapped:
     records: int
     emitted: int
     """Pairs that the mapper yielded."""
+    bad_records: int = 0
+    """Records that could not be read and were skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Map:
         body, slices = _encode_partitions(groups, env, task)
         if body:
             env.store.put(env.stage_keys(env.index).shuffle(task, env.execution), body)
-        return Mapped(slices, source.bytes_read, source.records, emitted)
+        return Mapped(slices, source.bytes_read, source.records, emitted, source.bad_records)
 
     def _pairs(self, records: Iterable[Any]) -> Iterator[Pair]:
         stream: Iterable[Any] = records
@@ -109,19 +112,19 @@ class _Source:
         self._arg = arg
         self.bytes_read = 0
         self.records = 0
+        self.bad_records = 0
 
     def __iter__(self) -> Iterator[Any]:
         if self._reader is None:
             self.records = len(self._arg)
             yield from self._arg
             return
-        stores: dict[str, Store] = {}
-        for split in self._arg:
-            store = stores.setdefault(split.root, stores.get(split.root) or open_store(split.root))
+        for split, store in opened(self._arg, open_store):
             stream = self._reader.read(split, store)
             yield from stream
             self.bytes_read += stream.owned_bytes
             self.records += stream.records
+            self.bad_records += stream.bad_records
 
 
 @dataclass(frozen=True, slots=True)

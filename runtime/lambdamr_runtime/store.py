@@ -34,7 +34,13 @@ class StoredObject:
     """Seconds since the epoch."""
 
 
-class Store(Protocol):
+class Ranges(Protocol):
+    """What objects are read from, range by range; get_range is that of ObstoreStore."""
+
+    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes: ...
+
+
+class Store(Ranges, Protocol):
     """An object store under a root; keys are relative to it.
 
     Every method raises StoreError for what the store refuses and FileNotFoundError for a key
@@ -44,7 +50,6 @@ class Store(Protocol):
     root: str
 
     def get(self, key: str) -> bytes: ...
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
     def create(self, key: str, data: bytes, execution: str) -> bool: ...
     def exists(self, key: str) -> bool: ...
