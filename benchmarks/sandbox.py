@@ -94,7 +94,7 @@ def events(root: str, tasks: int, chunksize: int, jobs: int) -> list[object]:
     class OneLane:
         store = open_store(root)
         owner = ""
-        width = 1
+        workers = width = 1
 
     args: list[object] = [((number,), {}) for number in range(tasks)]
     draft = StageDraft("map", StageKind.CALL, Call(abs), tasks, chunksize, args)

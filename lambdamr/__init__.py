@@ -6,6 +6,7 @@
 [1, 2, 3]
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 from lambdamr.executor import Executor
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from lambdamr.cleaning import clean
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job, JobReport
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+# What is logged is shown where the program asks for it, never by logging's last resort on stderr.
 
 _LOADED_ON_USE = {
     "Job": "lambdamr.job",

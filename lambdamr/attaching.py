@@ -8,7 +8,7 @@ from lambdamr.executor import Executor
 from lambdamr.futures import Futures
 from lambdamr.job import Job
 from lambdamr.ownership import is_alive
-from lambdamr.tracking import TrackedJob
+from lambdamr.tracking import Launch, TrackedJob
 from lambdamr_runtime.errors import JobNotFound
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.sweep import sweep
@@ -19,20 +19,24 @@ _executors: dict[str, Executor] = {}
 _lock = threading.Lock()
 
 
-def attach(job_id: str, *, root: str | None = None) -> "Futures | Job":
+def attach(
+    job_id: str, *, root: str | None = None, return_exceptions: bool = False
+) -> "Futures | Job":
     """Return the futures, or the map_reduce job, of an earlier submission.
 
     A job whose client is gone goes on here: what it had committed stays, the rest is run by the
     workers of this process.
 
     Args:    root: where the job is stored; None: as configured.
+             return_exceptions: `result()` of the futures gives exceptions as values. A job does
+             not know how it was asked for when it was submitted: say it again here.
     Raises:  JobNotFound; RuntimeMismatch: made with another Python or release.
     """
     tracked, executor = _track(job_id, absolute_root(root) if root else load_config().root)
     bars = executor.bars()
     if tracked.manifest.stages[0].kind is StageKind.MAP:
         return Job(tracked, bars)
-    return Futures(tracked.stages[-1].futures, progress=bars)
+    return Futures(tracked.stages[-1].futures, return_exceptions, bars)
 
 
 def attach_stage(job_id: str, root: str, stage: int) -> Futures:
@@ -60,14 +64,20 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
         ) from None
     manifest = Manifest.decode(data, key)
     tracked = TrackedJob(manifest, engine.backend, engine.poller)
-    tracked.launched = True
+    follow(tracked)
+    return tracked, executor
+
+
+def follow(job: TrackedJob) -> None:
+    """Follow a job that somebody launched, and run it here once that client is gone."""
+    backend = job.backend
 
     def take_over() -> None:
-        if not is_alive(root, manifest.owner):
-            tracked.take_over = None
-            sweep(store, manifest, engine.backend.invoke, time())
+        if not is_alive(backend.store.root, job.manifest.owner):
+            sweep(backend.store, job.manifest, backend.invoke, time())
+            job.take_over = None  # after a sweep that failed, the next look sweeps again
 
-    tracked.take_over = take_over
-    engine.poller.add(tracked)
-    engine.poller.look()
-    return tracked, executor
+    job.launch = Launch.LAUNCHED
+    job.take_over = take_over
+    job.poller.add(job)
+    job.poller.look()

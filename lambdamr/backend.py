@@ -25,6 +25,8 @@ class Backend(Protocol):
     store: "Store"
     owner: str
     """Name under which jobs of this client are known to be alive; "" where nobody need know."""
+    workers: int
+    """Tasks that run at a time, for planning."""
     width: int
     """Most lanes of a stage."""
     memory_mb: int

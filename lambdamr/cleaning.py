@@ -1,9 +1,9 @@
 """Removing what earlier jobs left in a directory.
 
-A job's age is in its id. Only whole jobs go, with all their shuffle objects; a job that has not
-ended and whose client lives is never touched. Functions and data are shared between jobs: they go
-when they have not been written for the age, nor since the oldest living client began, because every
-client writes what it needs once.
+Only what bears a name of ours goes. A job's age is in its id: whole jobs go, with all their shuffle
+objects, but never one that has not ended and whose client lives. Functions and data are shared
+between jobs: they go when they have not been written for the age, nor since the oldest living
+client began, because every client writes what it needs anew.
 """
 
 import contextlib
@@ -13,14 +13,12 @@ import time
 
 from lambdamr.config import absolute_root, load_config
 from lambdamr.ownership import is_alive, oldest_client_s
-from lambdamr_runtime.errors import LambdamrError
-from lambdamr_runtime.keys import JOBS, JobKeys
+from lambdamr_runtime.errors import LambdamrError, StoreError
+from lambdamr_runtime.keys import DATA, FUNCTIONS, JOBS, JobKeys, is_job_id, is_sha
 from lambdamr_runtime.store import Store, local_path, open_store
 from lambdamr_runtime.wire import Manifest
 
 DAY_S = 86_400.0
-
-_SHARED = ("functions", "data")
 
 
 def clean(older_than_s: float | None = None, *, root: str | None = None) -> list[str]:
@@ -28,7 +26,10 @@ def clean(older_than_s: float | None = None, *, root: str | None = None) -> list
 
     Args:     older_than_s: None: the configured keep_days. root: None: as configured.
     Returns:  ids of the jobs that were removed, oldest first.
+    Raises:   ValueError: a negative age, or a root that is no local directory.
     """
+    if older_than_s is not None and not older_than_s >= 0:
+        raise ValueError(f"older_than_s must be >= 0, got {older_than_s}")
     config = load_config()
     age_s = config.keep_days * DAY_S if older_than_s is None else older_than_s
     return clean_root(open_store(absolute_root(root) if root else config.root), age_s)
@@ -42,7 +43,8 @@ def clean_daily(store: Store, keep_days: float) -> None:
             return
     except OSError:
         pass
-    with contextlib.suppress(OSError):  # a read-only or vanished directory is nobody's to clean
+    # A read-only or vanished directory is nobody's to clean.
+    with contextlib.suppress(OSError, StoreError):
         with open(marker, "wb"):
             pass
         clean_root(store, keep_days * DAY_S)
@@ -53,7 +55,7 @@ def clean_root(store: Store, age_s: float) -> list[str]:
     folder = _folder(store)
     limit = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time() - age_s))
     with contextlib.suppress(FileNotFoundError):
-        jobs = sorted(os.listdir(os.path.join(folder, JOBS)))
+        jobs = sorted(filter(is_job_id, os.listdir(os.path.join(folder, JOBS))))
         removed = [job for job in jobs if job < limit and not _is_running(store, job)]
         for job in removed:
             _remove(folder, job)
@@ -64,9 +66,9 @@ def clean_root(store: Store, age_s: float) -> list[str]:
 
 def _is_running(store: Store, job: str) -> bool:
     keys = JobKeys(job)
-    if store.exists(keys.report):
-        return False
     try:
+        if store.exists(keys.report):
+            return False
         manifest = Manifest.decode(store.get(keys.manifest), keys.manifest)
     except (FileNotFoundError, LambdamrError):  # never launched, or of another release
         return False
@@ -80,11 +82,11 @@ def _remove(folder: str, job: str) -> None:
 
 
 def _remove_shared(folder: str, before_s: float) -> None:
-    for name in _SHARED:
+    for name in (FUNCTIONS, DATA):
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(os.path.join(folder, name)):
                 with contextlib.suppress(FileNotFoundError):
-                    if entry.stat().st_mtime < before_s:
+                    if is_sha(entry.name) and entry.stat().st_mtime < before_s:
                         os.unlink(entry.path)
 
 

@@ -123,3 +123,5 @@ def _check_range(name: str, value: Any, source: str) -> None:
     """Any: what TOML or the environment has, of its type already."""
     if name in _POSITIVE and not value > 0:
         raise ValueError(f"{source} must be positive, got {value}.")
+    if name == "keep_days" and not value >= 0:
+        raise ValueError(f"{source} must be >= 0, got {value}.")

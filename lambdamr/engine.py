@@ -11,7 +11,7 @@ from typing import Any
 
 from lambdamr.backend import Backend
 from lambdamr.submission import Submission
-from lambdamr.tracking import Poller, TrackedJob
+from lambdamr.tracking import Launch, Poller, TrackedJob
 from lambdamr_runtime.errors import StoreError
 
 
@@ -48,7 +48,10 @@ class Engine:
         return job
 
     def _launch(self, job: TrackedJob, submission: Submission) -> None:
-        job.launched = True
+        """Launch a job that is stored; one that was cancelled meanwhile gets its tombstone."""
+        if not job.begin_launch():
+            self.poller.entomb(job)
+            return
         if not any(job.pending):
             self._end_empty(job)
         self.poller.add(job)
@@ -63,7 +66,7 @@ class Engine:
 
         Of several independent tasks, each meets the failed arguments of its own in the worker.
         """
-        if job.launched or job.is_over:
+        if job.launch is not Launch.WAITING:
             return  # cancelled while it waited
         try:
             if len(job.stages) > 1 or job.pending == [1]:
@@ -77,7 +80,7 @@ class Engine:
     def _fail(self, job: TrackedJob, error: BaseException, what: str) -> None:
         from lambdamr_runtime.barrier import Report
 
-        job.give_up(lambda _: error, Report("failed", f"{what}: {error!r}"))
+        job.give_up(lambda *_: error, Report("failed", f"{what}: {error!r}"))
         self.poller.look()
 
     def _end_empty(self, job: TrackedJob) -> None:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,14 +57,16 @@ class Executor:
         progress: bool | None = None,
         root: str | os.PathLike[str] | None = None,
         serializer: str = "cloudpickle",
-        include_modules: Sequence[str] = (),
-        exclude_modules: Sequence[str] = (),
+        include_modules: str | Sequence[str] = (),
+        exclude_modules: str | Sequence[str] = (),
     ) -> None:
         _check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
         _check_positive(concurrency=concurrency)
         if serializer not in SERIALIZERS:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
-        if isinstance(backend, str) and backend != "local":
+        if serializer == "dill" and find_spec("dill") is None:
+            raise ModuleNotFoundError('serializer="dill" needs dill: pip install "lambdamr[dill]"')
+        if backend not in (None, "local") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", None or a backend, got {backend!r}')
         config = load_config()
         self._workers = workers or config.workers
@@ -74,7 +77,7 @@ class Executor:
         self._root = config.root if root is None else absolute_root(os.fspath(root))
         self._is_placed = root is not None
         self._config = config
-        self._packing = (serializer, tuple(include_modules), tuple(exclude_modules))
+        self._packing = (serializer, _names(include_modules), _names(exclude_modules))
         self._given_backend = None if isinstance(backend, str) else backend
         self._engine: Engine | None = None
         self._lock = threading.Lock()
@@ -148,6 +151,8 @@ class Executor:
         Raises:  ValueError: arity < 2, or no futures.
         """
         values = list(futures)
+        _check_callable(fn)
+        _check_positive(timeout_s=timeout_s)
         if arity < 2:
             raise ValueError(f"arity must be >= 2, got {arity}")
         if not values:
@@ -201,7 +206,7 @@ class Executor:
         """
         from lambdamr.job import Job, map_reduce_drafts
 
-        _check_positive(reducers=reducers)
+        _check_positive(reducers=reducers, timeout_s=timeout_s)
         _check_retries(retries)
         engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
@@ -210,7 +215,7 @@ class Executor:
             inputs,
             reducer,
             engine.backend,
-            partitions=reducers or engine.backend.width,
+            partitions=reducers or engine.backend.workers,
             retries=retries,
             retry_on=_as_tuple(retry_on),
             timeout_s=_limit(timeout_s, self._timeout_s),
@@ -292,12 +297,9 @@ class Executor:
         from lambdamr_runtime.wire import StageKind
         from lambdamr_runtime.work import Call
 
-        if not callable(fn):
-            raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
-        if chunksize is not None and chunksize < 1:
-            raise ValueError(f"chunksize must be >= 1, got {chunksize}")
+        _check_callable(fn)
         _check_retries(retries)
-        _check_positive(timeout_s=timeout_s)
+        _check_positive(chunksize=chunksize, timeout_s=timeout_s)
         allowed = _allowed_failures(max_failures, len(args))
         engine = self.engine()
         if not args:
@@ -307,7 +309,7 @@ class Executor:
             StageKind.CALL,
             Call(fn, _as_tuple(retry_on)),
             len(args),
-            chunksize or automatic_chunksize(len(args), engine.backend.width),
+            chunksize or automatic_chunksize(len(args), engine.backend.workers),
             args,
             _limit(timeout_s, self._timeout_s),
             retries,
@@ -351,9 +353,10 @@ class Executor:
 
             return NestedBackend(worker, self._memory_mb)
         from lambdamr.local import LocalBackend, usable_cores
+        from lambdamr_runtime.limits import LANES_PER_WORKER
 
         workers = self._workers or usable_cores()
-        width = min(workers, self._concurrency or workers)
+        width = self._concurrency or workers * LANES_PER_WORKER
         return LocalBackend(self._root, workers, self._memory_mb, width, self._config.keep_days)
 
 
@@ -362,11 +365,26 @@ _NO_KEYWORDS: dict[str, Any] = {}
 
 def _check_positive(**options: float | None) -> None:
     for name, value in options.items():
-        if value is not None and value <= 0:
+        if value is None:
+            continue
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
 
 
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _check_callable(fn: object) -> None:
+    if not callable(fn):
+        raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
+
+
 def _check_retries(retries: int) -> None:
+    if not isinstance(retries, int):
+        raise TypeError(f"retries must be a number, got {retries!r}")
     if retries < 0:
         raise ValueError(f"retries must be >= 0, got {retries}")
 

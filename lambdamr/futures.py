@@ -5,10 +5,12 @@ it, and its rules hold. Its job's tracker resolves it; the future itself asks no
 """
 
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _BaseFuture
+from concurrent.futures._base import CANCELLED
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
@@ -94,31 +96,58 @@ class Future(_BaseFuture[Any]):
         return super().exception(left)
 
     def running(self) -> bool:
-        """Whether the task has begun, as far as this client knows."""
+        """Whether the task is known to run: of a job with more than one chunk nobody here knows
+        which have begun, so it is False for them all.
+        """
         return super().running() or (not self.done() and self._stage.is_running())
 
     def cancel(self) -> bool:
         return self._stage.cancel(self)
 
-    def cancel_here(self) -> bool:
-        """Cancel at this client only: the tracker has seen to the rest."""
-        return super().cancel()
+    def mark_cancelled(self) -> bool:
+        """Cancel at this client only; called by the tracker, which sees to the rest.
+
+        Unlike the standard library's `cancel`, of several callers one is the one, those that wait
+        are told at once, and callbacks are left to `call_back`: the tracker counts before them.
+
+        Returns:  False where it has ended already.
+        """
+        with self._condition:
+            if self.done():
+                return False
+            self._state = CANCELLED
+            self.set_running_or_notify_cancel()
+            self._condition.notify_all()
+            return True
+
+    def call_back(self) -> None:
+        """Call the callbacks, after `mark_cancelled`."""
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # typeshed leaves it out
 
     def remember_frames(self, frames: dict[str, Any] | None) -> None:
         """Keep the remote frames for `traceback`; called by the tracker alone."""
         self._frames = frames
 
     def settle(self, value: Any, error: BaseException | None, stats: TaskStats, log: bytes) -> None:
-        """Resolve; called by the tracker alone, once."""
+        """Resolve; called by the tracker alone.
+
+        Raises:  InvalidStateError: it has ended already.
+        """
         self._stats = stats
         self._log = log
-        if isinstance(error, CancelledError):
-            self.cancel_here()
-            self.set_running_or_notify_cancel()
-        elif error is not None:
-            self.set_exception(error)
+        if error is not None:
+            self.fail(error)
         else:
             self.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Resolve with an error, CancelledError included; raises as `settle`."""
+        if not isinstance(error, CancelledError):
+            self.set_exception(error)
+        elif self.mark_cancelled():
+            self.call_back()
+        else:
+            raise InvalidStateError(f"{self!r} has ended")
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # only a program that awaits has it
@@ -144,6 +173,8 @@ class Future(_BaseFuture[Any]):
 
     def __repr__(self) -> str:
         state = super().__repr__().partition("state=")[2].rstrip(">") or "unknown"
+        if state == "pending" and self.running():
+            state = "running"
         return f"<lambdamr.Future job={self.job_id} task={self.task} {state}>"
 
 
@@ -233,6 +264,9 @@ class Futures(Sequence[Future]):
                  TimeoutError: not all are done in time; they go on.
         """
         self._wait(timeout, stop_on_error=not self._return_exceptions)
+        return self._values()
+
+    def _values(self) -> list[Any]:
         if self._return_exceptions:
             return [_value_or_exception(future) for future in self._futures]
         failed = [f for f in self._futures if f.done() and _has_failed(f)]
@@ -270,12 +304,52 @@ class Futures(Sequence[Future]):
                 stage.cancel_job()
         return sum(future.cancelled() or future.cancel() for future in self._futures)
 
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        """`await futures` is what `result()` returns or raises, without blocking the event loop.
+
+        Cancelling the await cancels no task, as one that awaits need not be the only one.
+        """
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> list[Any]:
+        import asyncio  # only a program that awaits has it
+
+        stop_on_error = not self._return_exceptions
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+        left = len(self)
+        lock = threading.Lock()
+
+        def one_is_done(future: _BaseFuture[Any]) -> None:
+            nonlocal left
+            with lock:
+                left -= 1
+                is_last = left == 0
+            if is_last or (stop_on_error and _has_failed(future)):
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
+                    loop.call_soon_threadsafe(over.set)
+
+        for future in self._futures:
+            future.add_done_callback(one_is_done)
+        while not self._is_over(stop_on_error):
+            if not self._help_once(stop_on_error):
+                await over.wait()
+            await asyncio.sleep(0)
+        return self._values()
+
+    def _help_once(self, stop_on_error: bool) -> bool:
+        """Inside a task: run nested chunks for a moment; False where there are none to run."""
+        stage = next((future._stage for future in self._futures if future._stage.helps), None)
+        if stage is not None:
+            stage.help_until(lambda: self._is_over(stop_on_error), HELP_PAUSE_S)
+        return stage is not None
+
     def stats(self) -> list[TaskStats | None]:
         """Return how each task ran; None for those not done."""
         return [future.stats for future in self._futures]
 
     def counts(self) -> dict[str, int]:
-        """Return how many futures are done, failed, cancelled and pending."""
+        """Return how many futures are done, failed, cancelled and pending (or running)."""
         counts = dict.fromkeys(("done", "failed", "cancelled", "pending"), 0)
         for future in self._futures:
             counts[_state(future)] += 1
@@ -296,15 +370,29 @@ class Futures(Sequence[Future]):
         )
 
     def _wait(self, timeout: float | None, stop_on_error: bool) -> None:
-        wait_for(self._futures, timeout, stop_on_error, self._progress)
-        if stop_on_error and any(f.done() and _has_failed(f) for f in self._futures):
-            return
-        missing = sum(not future.done() for future in self._futures)
-        if missing:
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self._is_over(stop_on_error):
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            wait_for(self._futures, left, stop_on_error, self._progress)
+            if deadline is None or monotonic() < deadline or self._is_over(stop_on_error):
+                continue
+            missing = sum(not future.done() for future in self._futures)
             raise TimeoutError(
                 f"{missing} of {len(self)} tasks of job {self.job_id} were not done within "
                 f"{timeout} s; they go on."
             )
+
+    def _is_over(self, stop_on_error: bool) -> bool:
+        """Whether all are done, or one has failed (if *stop_on_error*)."""
+        undone = False
+        for future in self._futures:
+            if not future.done():
+                undone = True
+                if not stop_on_error:
+                    return False
+            elif stop_on_error and _has_failed(future):
+                return True
+        return not undone
 
 
 def wait_for(
@@ -335,8 +423,9 @@ def wait(
     """Wait for futures, as `concurrent.futures.wait`; inside a task it runs nested chunks too.
 
     Returns:  (done, not_done), two sets.
+    Raises:   TypeError: something is no future of lambdamr.
     """
-    listed = list(futures)
+    listed = _listed(futures)
     begun = monotonic()
     _help(listed, timeout, return_when)
     left = None if timeout is None else max(0.0, timeout - (monotonic() - begun))
@@ -346,9 +435,12 @@ def wait(
 def as_completed(futures: Iterable[Future], timeout: float | None = None) -> Iterator[Future]:
     """Yield futures as they end, as `concurrent.futures.as_completed`.
 
-    Raises:  TimeoutError: not all ended in time.
+    Raises:  TypeError: something is no future of lambdamr. TimeoutError: not all ended in time.
     """
-    listed = list(futures)
+    return _as_completed(_listed(futures), timeout)
+
+
+def _as_completed(listed: list[Future], timeout: float | None) -> Iterator[Future]:
     deadline = None if timeout is None else monotonic() + timeout
     if not any(future._stage.helps for future in listed):
         completed = concurrent.futures.as_completed(listed, timeout)
@@ -368,21 +460,60 @@ def get_all_results(
 ) -> list[Any]:
     """Return the values of futures, in order (PyWren's name).
 
-    Raises:  the first exception; TimeoutError.
+    Raises:  the first exception; TimeoutError; TypeError: something is no future of lambdamr.
     """
-    listed = futures if isinstance(futures, Futures) else Futures(list(futures))
+    listed = futures if isinstance(futures, Futures) else Futures(_listed(futures))
     return listed.result(timeout)
+
+
+def _listed(futures: Iterable[Future]) -> list[Future]:
+    """Return what was given to wait for as a list.
+
+    Raises:  TypeError: it holds something else than our futures.
+    """
+    if isinstance(futures, Future) or not isinstance(futures, Iterable):
+        raise TypeError(f"Expected an iterable of lambdamr futures, got {_shown(futures)}.")
+    listed = list(futures)
+    for each in listed:
+        if not isinstance(each, Future):
+            raise TypeError(f"Expected lambdamr futures, got {_shown(each)}.")
+    return listed
+
+
+def _shown(given: object) -> str:
+    """Return what was given in place of futures, and what to do about it."""
+    shown = repr(given)
+    text = f"{shown[:80]}{'…' if len(shown) > 80 else ''} ({type(given).__name__})"
+    if isinstance(given, Future):
+        return f"{text}: put it in a list"
+    if isinstance(given, Futures):
+        return f"{text}: join several as [*first, *second]"
+    if isinstance(given, _BaseFuture):
+        return f"{text}: wait for futures of others with concurrent.futures"
+    return f"{text}: futures are what submit and map return"
 
 
 def _help(futures: Sequence[Future], timeout: float | None, return_when: str) -> None:
     """Run nested chunks in this task until what is waited for has come."""
-    enough = any if return_when == concurrent.futures.FIRST_COMPLETED else all
+
+    def is_over() -> bool:
+        done = [future for future in futures if future.done()]
+        if return_when == concurrent.futures.FIRST_COMPLETED and done:
+            return True
+        if return_when == concurrent.futures.FIRST_EXCEPTION:
+            return len(done) == len(futures) or any(map(_has_raised, done))
+        return len(done) == len(futures)
+
     for stage in {id(future._stage): future._stage for future in futures}.values():
-        timeout = stage.help_until(lambda: enough(future.done() for future in futures), timeout)
+        timeout = stage.help_until(is_over, timeout)
 
 
-def _has_failed(future: Future) -> bool:
+def _has_failed(future: _BaseFuture[Any]) -> bool:
     return future.cancelled() or _BaseFuture.exception(future) is not None
+
+
+def _has_raised(future: Future) -> bool:
+    return not future.cancelled() and _BaseFuture.exception(future) is not None
 
 
 def _exception(future: Future) -> BaseException | None:

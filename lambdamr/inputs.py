@@ -6,6 +6,7 @@ What a URI may be stands in uris.py, how tasks are planned in planners.py.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -234,16 +235,21 @@ def _names(argument: str, names: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(names)
 
 
+_SPACE = re.compile(r"\s")
+_PATH_SIGN = re.compile(r"[/*]|\.[A-Za-z]\w{0,4}$")
+
+
 def as_input(inputs: object) -> Input | list[Any]:
     """Return what the argument `inputs` of map_reduce means.
 
     An Input is itself. A str or os.PathLike is `lines` of it. A list or tuple is `lines` of its
-    elements if all are os.PathLike, or all are str and each names something: a URI (it begins
-    with scheme://), an existing path, or a glob with a match. Any other iterable stands for its
-    items, and so does `iter(items)` for any items.
+    elements if all are str and each names something: a URI (it begins with scheme://), an existing
+    path, or a glob with a match. Any iterable of os.PathLike is `lines` of these. Any other
+    iterable stands for its items, and so does `iter(items)` for a list of any str.
 
-    Raises:  ValueError: of a list of str some name something and some do not.
-             TypeError: not an iterable.
+    Raises:  ValueError: of a list of str some name something and some do not, or none does but
+             all look like paths.
+             TypeError: not an iterable, or bytes.
     """
     if isinstance(inputs, Input):
         return inputs
@@ -251,12 +257,15 @@ def as_input(inputs: object) -> Input | list[Any]:
         return lines(inputs)
     if isinstance(inputs, (list, tuple)) and _are_uris(inputs):
         return lines(*inputs)
-    if not isinstance(inputs, Iterable):
+    if not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, bytearray)):
         raise TypeError(
             f"inputs must be a URI, a path, a list of them, lambdamr.lines(...) or an iterable of "
             f"items, got {type(inputs).__name__}: {inputs!r}"
         )
-    return list(inputs)
+    items = list(inputs)
+    if items and all(isinstance(item, os.PathLike) for item in items):
+        return lines(*items)
+    return items
 
 
 def plan_splits(objects: Sequence[InputObject], split_bytes: int | None) -> list[Split]:
@@ -314,7 +323,17 @@ def _are_uris(items: Sequence[object]) -> bool:
             "no existing file. Wrap paths in lambdamr.lines(...), or pass iter(items) to map the "
             "strings themselves."
         )
+    if missing is not None and all(_looks_like_path(str(item)) for item in items):
+        raise ValueError(
+            f"inputs is a list of what looks like paths, but there is no {missing!r}. Check the "
+            "paths, or pass iter(items) to map the strings themselves."
+        )
     return missing is None
+
+
+def _looks_like_path(text: str) -> bool:
+    """Whether a string is hardly a record: no space, but a separator, a wildcard or a suffix."""
+    return not _SPACE.search(text) and bool(_PATH_SIGN.search(text))
 
 
 def _refuse_repeated(objects: Iterable[InputObject]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lambdamr.futures import Futures, Progress
@@ -14,7 +15,7 @@ from lambdamr_runtime.wire import StageKind
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
     from lambdamr.tracking import TrackedJob
-    from lambdamr_runtime.barrier import Totals
+    from lambdamr_runtime.barrier import Report, Totals
     from lambdamr_runtime.mapreduce import Reduced
 
 ITEM_TASKS_PER_LANE = 4
@@ -44,11 +45,11 @@ def map_reduce_drafts(
             raise TypeError(f"mapper and reducer must be callable, got {fn!r}")
     source = as_input(inputs)
     if isinstance(source, Input):
-        args: list[list[Any]] = [*source.tasks(backend.width, backend.memory_mb)]
+        args: list[list[Any]] = [*source.tasks(backend.workers, backend.memory_mb)]
         reader = source.reader
         input_bytes = sum(split.hi - split.lo for splits in args for split in splits)
     else:
-        args, reader, input_bytes = _item_tasks(source, backend.width), None, 0
+        args, reader, input_bytes = _item_tasks(source, backend.workers), None, 0
     limits = {"timeout_s": timeout_s, "retries": retries, "max_failures": 0}
     return [
         StageDraft(
@@ -78,9 +79,9 @@ def _item_tasks(items: Sequence[Any], lanes: int) -> list[list[Any]]:
     return [list(items[i : i + size]) for i in range(0, len(items), size)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class JobReport:
-    """What a job did; `str()` of it is for reading."""
+    """What a job did; shown as text for reading."""
 
     job_id: str
     status: str
@@ -90,7 +91,7 @@ class JobReport:
     stages: "dict[str, Totals]"
     """Totals by stage name."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"job {self.job_id}: {self.status} in {self.seconds:.2f} s"]
         if self.reason:
             lines.append(f"  {self.reason}")
@@ -98,6 +99,11 @@ class JobReport:
             lines.append(f"  {name:<8}{totals.tasks:>8,} tasks {totals.task_seconds:>10.2f} s")
             lines += [f"    {text}" for text in _counts(totals)]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape  # only a notebook asks for it
+
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 def _counts(totals: "Totals") -> Iterator[str]:
@@ -134,9 +140,11 @@ class Job:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end of the job; whether it has come."""
-        if self._progress is not None:
-            self._progress(self._job.stages, timeout, stop_on_error=True)
-        return self._job.wait(timeout)
+        if self._progress is None:
+            return self._job.wait(timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        self._progress(self._job.stages, timeout, stop_on_error=True)
+        return self._job.wait(None if deadline is None else max(0.0, deadline - monotonic()))
 
     def result(self, timeout: float | None = None) -> dict[Any, Any]:
         """Return the output as a dict.
@@ -164,7 +172,7 @@ class Job:
         from lambdamr_runtime.mapreduce import read_part
 
         for part in self._parts(timeout):
-            data = self._job.backend.store.get(part.part)
+            data = self._read(part.part)
             if len(data) != part.size or crc32(data) != part.checksum:
                 raise CorruptObject(
                     f"{part.part} is damaged: {len(data)} bytes with checksum {crc32(data)}, "
@@ -222,6 +230,15 @@ class Job:
     def _state(self) -> str:
         return self._job.end.status if self._job.end is not None else "running"
 
+    def _read(self, part: str) -> bytes:
+        try:
+            return self._job.backend.store.get(part)
+        except FileNotFoundError as error:
+            raise CorruptObject(
+                f"{part}, an output part of job {self.job_id}, is missing. Somebody deleted it; "
+                "run the job again."
+            ) from error
+
     def _parts(self, timeout: float | None) -> "list[Reduced]":
         if not self.wait(timeout):
             raise TimeoutError(f"Job {self.job_id} was not done within {timeout} s; it goes on.")
@@ -229,13 +246,15 @@ class Job:
         if end is not None and end.status == "cancelled":
             raise CancelledError
         if end is not None and end.status != "done":
-            self._raise_failure(end.reason)
+            self._raise_failure(end)
         return [future.result() for future in self.reduce_futures]
 
-    def _raise_failure(self, reason: str) -> None:
+    def _raise_failure(self, end: "Report") -> None:
         """Raise what a task raised, or else why the job failed."""
-        if reason.startswith("Receipts differ"):
-            raise ReceiptMismatch(f"Job {self.job_id} failed. {reason}")
+        from lambdamr_runtime.barrier import EndKind
+
+        if end.kind is EndKind.RECEIPTS:
+            raise ReceiptMismatch(f"Job {self.job_id} failed. {end.reason}")
         errors = [
             future.exception()
             for stage in self._job.stages
@@ -244,4 +263,4 @@ class Job:
         ]
         named = [error for error in errors if error is not None]
         causes = [error for error in named if not isinstance(error, JobFailed)]
-        raise (causes or named or [JobFailed(f"Job {self.job_id} failed. {reason}")])[0]
+        raise (causes or named or [JobFailed(f"Job {self.job_id} failed. {end.reason}")])[0]

@@ -13,6 +13,8 @@ client: a job whose client is gone goes on when somebody attaches to it.
 """
 
 import contextlib
+import itertools
+import json
 import os
 import selectors
 import shutil
@@ -64,7 +66,7 @@ class LocalBackend:
     """A pool of worker processes and a directory store.
 
     Args:    root: the directory. workers: processes, >= 1. memory_mb: limit of each; 0: none.
-             width: most lanes of a stage, <= workers. keep_days: age at which stored jobs go.
+             width: most lanes of a stage. keep_days: age at which stored jobs go.
     Raises:  OSError: this system cannot run it.
     """
 
@@ -81,12 +83,13 @@ class LocalBackend:
             )
         self.store: Store = open_store(root)
         self.owner = new_execution_id()
+        self.workers = workers
         self.width = width
         self.memory_mb = memory_mb or PLANNED_MEMORY_MB
         self._keep_days = keep_days
         self._ownership = Ownership(root, self.owner)
         self._ownership.hold()
-        self._pool = _Pool(root, workers, memory_mb, width, self.owner)
+        self._pool = _Pool(root, workers, memory_mb, self.owner)
 
     def connect(self, listener: Listener) -> None:
         self._pool.listener = listener
@@ -127,11 +130,10 @@ class _Worker:
 class _Pool:
     """Worker processes, the queue that they serve, and the thread that listens to them."""
 
-    def __init__(self, root: str, workers: int, memory_mb: int, width: int, owner: str) -> None:
+    def __init__(self, root: str, workers: int, memory_mb: int, owner: str) -> None:
         self._root = root
         self._limit = workers
         self._memory_mb = memory_mb
-        self._width = width
         self._owner = owner
         self.listener: Listener | None = None
         self._lock = threading.RLock()
@@ -139,6 +141,7 @@ class _Pool:
         """Notified when a worker has become idle."""
         self._queue: deque[Event] = deque()
         self._workers: list[_Worker] = []
+        self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
         self._selector = selectors.DefaultSelector()
         self._closing = False
@@ -225,8 +228,8 @@ class _Pool:
             return None
 
     def _start_worker(self) -> _Worker:
-        ours, theirs = socket.socketpair()
         scratch = tempfile.mkdtemp(prefix="lambdamr-")
+        ours, theirs = socket.socketpair()
         try:
             process = subprocess.Popen(
                 self._command(theirs.fileno(), scratch),
@@ -256,13 +259,19 @@ class _Pool:
         home = os.path.dirname(os.path.dirname(lambdamr_runtime.__file__))
         start = (
             f"import sys; sys.path.append({home!r}); "
-            "from lambdamr_runtime.handler import main; main(sys.argv[1:])"
+            "from lambdamr_runtime.handler import main; main(sys.argv[1])"
         )
-        settings = (
-            descriptor, self._root, f"{os.getpid()}-{len(self._workers)}", scratch,
-            self._memory_mb, self._width, self._owner, self._hints_out,
-        )  # fmt: skip
-        return [sys.executable, "-P", "-c", start, *map(str, settings)]
+        settings = {
+            "root": self._root,
+            "name": f"{os.getpid()}-{next(self._numbers)}",
+            "scratch": scratch,
+            "memory_mb": self._memory_mb,
+            "workers": self._limit,
+            "owner": self._owner,
+            "hints": self._hints_out,
+            "private": descriptor,
+        }
+        return [sys.executable, "-P", "-c", start, json.dumps(settings)]
 
     def _lost(self, worker: _Worker) -> None:
         """A worker is gone: another one repairs what it ran."""

@@ -2,6 +2,7 @@
 
 from lambdamr.backend import Listener
 from lambdamr_runtime.context import Context
+from lambdamr_runtime.limits import LANES_PER_WORKER
 from lambdamr_runtime.wire import Event
 
 
@@ -18,7 +19,8 @@ class NestedBackend:
         self._context = context
         self.store = context.store
         self.owner = context.owner
-        self.width = context.width
+        self.workers = context.workers
+        self.width = context.workers * LANES_PER_WORKER
         self.memory_mb = memory_mb
 
     def connect(self, listener: Listener) -> None: ...

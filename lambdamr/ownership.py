@@ -24,18 +24,16 @@ class Ownership:
         Raises:  StoreError: nothing can be written there.
         """
         with self._lock:
-            if self._descriptor < 0:
-                import fcntl  # POSIX only, as this backend is
-
-                try:
-                    os.makedirs(os.path.dirname(self._path), exist_ok=True)
-                    self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-                except OSError as error:
-                    raise StoreError(
-                        f"Could not write {self._path}: {error.strerror}. Give root= or "
-                        "LAMBDAMR_ROOT a directory that you may write to."
-                    ) from error
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._descriptor >= 0:
+                return
+            try:
+                os.makedirs(os.path.dirname(self._path), exist_ok=True)
+                self._descriptor = _locked(self._path)
+            except OSError as error:
+                raise StoreError(
+                    f"Could not write {self._path}: {error.strerror}. Give root= or "
+                    "LAMBDAMR_ROOT a directory that you may write to."
+                ) from error
 
     def release(self) -> bool:
         """Give up the file; whether it was held."""
@@ -77,10 +75,26 @@ def is_alive(root: str, owner: str) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(owner_path(root, owner))
+        return False
     except BlockingIOError:
         return True
     finally:
         os.close(descriptor)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(owner_path(root, owner))
-    return False
+
+
+def _locked(path: str) -> int:
+    """Return the descriptor of a file that is locked and still the one of that name.
+
+    Between the two, somebody may have found it unlocked, taken its maker for dead and removed it.
+    """
+    import fcntl  # POSIX only, as this backend is
+
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)

@@ -62,12 +62,13 @@ class Packer:
         with self._session():
             try:
                 return self._dill(value) if self.serializer == "dill" else self._cloudpickle(value)
-            except ValueError:
+            except (ValueError, ModuleNotFoundError):  # of ours: another root; dill is missing
                 raise
             except Exception as error:  # a __reduce__ may raise anything
+                advice = "" if self.serializer == "dill" else ', or try serializer="dill"'
                 raise ArgumentNotSerializable(
                     f"Could not pickle {what} ({type(error).__name__}: {error}). Pass plain data, "
-                    'open files and connections inside the task, or try serializer="dill".'
+                    f"and open files, locks and connections inside the task{advice}."
                 ) from error
 
     def reference(self, future: "Future") -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lambdamr.backend import Backend
 from lambdamr.packing import PackedFunction, Packer, pack_function
 from lambdamr_runtime.errors import ArgumentNotSerializable
-from lambdamr_runtime.keys import JobKeys, StageKeys, function_key, new_job_id
+from lambdamr_runtime.keys import FUNCTIONS, JobKeys, StageKeys, function_key, new_job_id
 from lambdamr_runtime.limits import INLINE_BYTES
 from lambdamr_runtime.wire import Manifest, Stage, StageKind, pack_args
 from lambdamr_runtime.work import Deferred
@@ -77,7 +77,7 @@ class Submission:
         for key, data in self.objects:
             if key not in known:
                 store.put(key, data)
-            if key.startswith("functions/"):
+            if key.startswith(FUNCTIONS):
                 known.add(key)
         store.put(JobKeys(self.manifest.job).manifest, self.encoded)
 
@@ -96,7 +96,7 @@ def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) ->
     """
     job = new_job_id(time())
     packer = Packer(packing.serializer, backend.store.root)
-    works = [packer.dumps(draft.work, f"the function of stage {draft.name!r}") for draft in drafts]
+    works = [packer.dumps(draft.work, _name_of(draft.work)) for draft in drafts]
     args = [_packed_args(packer, draft) for draft in drafts]
     functions = [
         pack_function(packer, work, packing.include_modules, packing.exclude_modules)
@@ -144,6 +144,14 @@ def _stage(
         partitions=draft.partitions,
         input_bytes=draft.input_bytes,
     )
+
+
+def _name_of(work: "Work") -> str:
+    """Return how messages call the user's functions in a work."""
+    given = [getattr(work, name, None) for name in ("fn", "mappers", "reducer")]
+    functions = [fn for each in given for fn in (each if isinstance(each, tuple) else (each,))]
+    names = [getattr(fn, "__qualname__", repr(fn)) for fn in functions if fn is not None]
+    return f"the function {', '.join(names)}"
 
 
 def _packed_args(packer: Packer, draft: StageDraft) -> bytes:

@@ -8,11 +8,14 @@ The thread lives only while something is outstanding. Hints save the pauses; wit
 grows from POLL_FIRST_S to max(POLL_FLOOR_S, POLL_SHARE of the elapsed time), at most POLL_MAX_S.
 """
 
+import enum
 import logging
+import operator
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures._base import LOGGER
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,13 @@ from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future, TaskStats
 from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
 from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
-from lambdamr_runtime.limits import POLL_FIRST_S, POLL_FLOOR_S, POLL_MAX_S, POLL_SHARE
+from lambdamr_runtime.limits import (
+    POLL_FIRST_S,
+    POLL_FLOOR_S,
+    POLL_MAX_S,
+    POLL_SHARE,
+    STORE_PATIENCE_S,
+)
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome, StageKind
 
 if TYPE_CHECKING:
@@ -30,6 +39,17 @@ logger = logging.getLogger(__name__)
 
 LOOK_SHARE = 0.05
 """Most of the time that looking at all jobs may take, where there are thousands of them."""
+
+
+class Launch(enum.Enum):
+    """How far this client is with the launch of a job."""
+
+    WAITING = enum.auto()
+    """For the arguments of its call: nothing of it may be stored yet."""
+    LAUNCHED = enum.auto()
+    """It is stored, and workers may write outcomes; also where another client launched it."""
+    NEVER = enum.auto()
+    """It ended while it waited."""
 
 
 class TrackedStage:
@@ -43,8 +63,10 @@ class TrackedStage:
         self.futures = [Future(self, task) for task in range(self.run.stage.tasks)]
         self.missing = set(range(self.run.plan.chunks))
         """Chunks without an outcome yet."""
+        self.unwanted: set[int] = set()
+        """Tasks whose cancellation is decided."""
         self.failed = 0
-        """Tasks that failed or were cancelled."""
+        """Tasks that have failed or were cancelled: counted when their futures say so too."""
 
     @property
     def job_id(self) -> str:
@@ -66,9 +88,7 @@ class TrackedStage:
 
     def is_covered_by(self, futures: Sequence[Future]) -> bool:
         """Whether *futures* are all of this stage's, in order."""
-        return len(futures) == len(self.futures) and (
-            not futures or (futures[0] is self.futures[0] and futures[-1] is self.futures[-1])
-        )
+        return len(futures) == len(self.futures) and all(map(operator.is_, futures, self.futures))
 
     def is_running(self) -> bool:
         """Whether the task has begun, where a job of one chunk lets us know."""
@@ -105,17 +125,18 @@ class TrackedStage:
         """Put the tombstone, and cancel every future of the job that has not ended."""
         self.job.poller.cancel_job(self.job)
 
-    def settle(self, outcome: Outcome, frames: Iterable[Frame], source: str) -> int:
-        """Resolve the futures of a chunk; returns how many."""
-        count = 0
+    def settle(self, outcome: Outcome, frames: Iterable[Frame], source: str) -> tuple[int, int]:
+        """Resolve the futures of a chunk; returns how many it has, and how many failed by this."""
+        count = failed = 0
         for task, frame in zip(self.run.plan.tasks_of(outcome.chunk), frames, strict=True):
             count += 1
             future = self.futures[task]
             if not future.done():
-                self._settle_one(future, outcome, frame, source)
-        return count
+                failed += self._settle_one(future, outcome, frame, source)
+        return count, failed
 
-    def _settle_one(self, future: Future, outcome: Outcome, frame: Frame, source: str) -> None:
+    def _settle_one(self, future: Future, outcome: Outcome, frame: Frame, source: str) -> bool:
+        """Return whether the future has failed, and by this."""
         from lambdamr_runtime import serialize
 
         value: object = None
@@ -129,17 +150,12 @@ class TrackedStage:
                 future.remember_frames(record.frames)
         except BaseException as broken:  # unpickling runs the user's code, SystemExit included
             error = broken
-        self.failed += error is not None
         stats = TaskStats(
             frame.seconds, frame.tries, outcome.attempt, outcome.started_s, outcome.peak_mb,
             outcome.worker,
         )  # fmt: skip
-        try:
-            future.settle(value, error, stats, frame.log)
-        except InvalidStateError:  # cancelled in this very moment: that stands
-            logger.debug("%r was cancelled before its outcome was read", future)
-        except SystemExit:  # of a callback; this thread follows every job
-            logger.exception("A callback of %r called sys.exit", future)
+        resolved = _resolve(future, lambda: future.settle(value, error, stats, frame.log))
+        return resolved and error is not None
 
 
 class TrackedJob:
@@ -155,7 +171,10 @@ class TrackedJob:
         self.stages = [TrackedStage(self, index) for index in range(len(manifest.stages))]
         self.pending = [len(stage.futures) for stage in self.stages]
         """Tasks without an outcome, per stage."""
-        self.launched = False
+        self.cancelling = threading.RLock()
+        """Held while the cancellation of a task is decided, store requests included: of two tasks
+        of a chunk one is the last. Reentrant: a signal's handler may cancel too."""
+        self.launch = Launch.WAITING
         self.modules: frozenset[str] = frozenset()
         """Modules that its pickles refer to, where this client submitted it: whoever takes its
         results as arguments needs them too."""
@@ -164,6 +183,8 @@ class TrackedJob:
         self.take_over: Callable[[], None] | None = None
         """Called at every look: runs the job here once its owner is gone."""
         self.followed_since = monotonic()
+        self.unreadable_since: float | None = None
+        """When the first of the looks failed that have all failed since."""
 
     @property
     def is_over(self) -> bool:
@@ -176,37 +197,70 @@ class TrackedJob:
         with self.changed:
             return self.changed.wait_for(lambda: self.is_over, left)
 
-    def give_up(self, make_error: Callable[[TrackedStage], BaseException], end: "Report") -> None:
+    def begin_launch(self) -> bool:
+        """Go from WAITING to LAUNCHED; False where the job ended while it waited."""
+        with self.changed:
+            if self.launch is not Launch.WAITING:
+                return False
+            self.launch = Launch.LAUNCHED
+            return True
+
+    def refuse_launch(self) -> bool:
+        """See that the job is not launched any more; False where it was already."""
+        with self.changed:
+            if self.launch is Launch.LAUNCHED:
+                return False
+            self.launch = Launch.NEVER
+            return True
+
+    def give_up(self, make_error: "MakeError", end: "Report") -> None:
         """Resolve every future that has not ended with an error of its own: that is the end."""
+        self.refuse_launch()
         with self.changed:
             for stage in self.stages:
                 stage.missing.clear()
         for stage in self.stages:  # unlocked: callbacks may do what they like
+            failed = 0
             for future in stage.futures:
                 if not future.done():
-                    stage.failed += 1
-                    _fail(future, make_error(stage))
+                    failed += _fail(future, make_error(stage, future.task))
+            with self.changed:
+                stage.failed += failed
         with self.changed:
             self.pending = [0] * len(self.stages)
             self.end = self.end or end
             self.changed.notify_all()
 
 
-def _fail(future: Future, error: BaseException) -> None:
+MakeError = Callable[[TrackedStage, int], BaseException]
+"""Makes the error of a task of a stage that will not be run."""
+
+
+def _fail(future: Future, error: BaseException) -> bool:
+    return _resolve(future, lambda: future.fail(error))
+
+
+def _resolve(future: Future, act: Callable[[], None]) -> bool:
+    """Resolve a future by *act*; False where it had ended in that very moment: that stands."""
     try:
-        if not isinstance(error, CancelledError):
-            future.set_exception(error)
-        elif future.cancel_here():
-            future.set_running_or_notify_cancel()
-    except InvalidStateError:  # it ended in this very moment: that stands
-        logger.debug("%r ended before it was given up", future)
+        act()
+    except InvalidStateError:
+        logger.debug("%r had ended before it was resolved", future)
+        return False
+    except SystemExit:  # of a callback; this thread may follow every job
+        LOGGER.exception("exception calling callback for %r", future)
+    return True
 
 
 class Poller:
-    """Follows the jobs of one executor in one thread, which lives only while there are any."""
+    """Follows the jobs of one executor in one thread, which lives only while there are any.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:  clock: seconds, monotonic; tells how long a store has been unreadable.
+    """
+
+    def __init__(self, backend: Backend, clock: Callable[[], float] = monotonic) -> None:
         self._backend = backend
+        self._clock = clock
         self._store = backend.store
         self._jobs: dict[str, TrackedJob] = {}
         self._news: queue.SimpleQueue[tuple[str, int, int] | str] = queue.SimpleQueue()
@@ -288,28 +342,47 @@ class Poller:
         The chunk of a cancelled task gets a cancelled outcome as soon as none of its tasks is
         wanted any more: whoever creates the outcome first wins, so the cancellation is certain.
         """
-        with stage.job.changed:
-            if future.done():
-                return future.cancelled()
-            if stage.is_running():
-                return False
-            plan = stage.run.plan
-            chunk = plan.chunk_of(future.task)
-            others = [stage.futures[t] for t in plan.tasks_of(chunk) if t != future.task]
-            if not all(other.cancelled() for other in others):
-                return self._cancel_future(stage, future)
-            if stage.job.launched and not self._create_cancelled(stage, chunk):
+        if future.done():
+            return future.cancelled()
+        if stage.is_running():
+            return False
+        job = stage.job
+        chunk = stage.run.plan.chunk_of(future.task)
+        with job.cancelling:
+            cancelled = stage.unwanted | {future.task}
+            is_last = cancelled.issuperset(stage.run.plan.tasks_of(chunk))
+            is_all = len(job.stages) == 1 and len(cancelled) == len(stage.futures)
+            launched = not job.refuse_launch() if is_all else job.launch is Launch.LAUNCHED
+            is_new = future.task not in stage.unwanted
+            if is_new and is_last and launched and not self._create_cancelled(stage, chunk):
                 self.committed(stage.job_id, stage.run.index, chunk)
                 return False
-            stage.missing.discard(chunk)
-            stage.job.pending[stage.run.index] -= len(plan.tasks_of(chunk))
-            self._cancel_future(stage, future)
-            if plan.chunks == 1 and len(stage.job.stages) == 1 and stage.job.launched:
+            stage.unwanted = cancelled
+        try:
+            if is_new and is_all and launched:
                 self._backend.withdraw(stage.job_id)
-                self._put_tombstone(stage.job)
-            stage.job.changed.notify_all()
-        self.look()
-        return True
+                self.entomb(job)
+        finally:  # that is decided, even if the store refuses the tombstone
+            self._cancel_future(stage, future, chunk if is_last else None)
+        if is_last:
+            self.look()
+        return future.cancelled()
+
+    def _cancel_future(self, stage: TrackedStage, future: Future, chunk: int | None) -> None:
+        """Cancel a future here, and count.
+
+        Args:  chunk: that this completes, if it does.
+        """
+        job = stage.job
+        is_mine = future.mark_cancelled()
+        with job.changed:
+            stage.failed += is_mine
+            if chunk in stage.missing:  # else the poller has read its outcome, and counts
+                stage.missing.discard(chunk)
+                job.pending[stage.run.index] -= len(stage.run.plan.tasks_of(chunk))
+            job.changed.notify_all()
+        if is_mine:
+            future.call_back()  # counted and unlocked: callbacks may wait for what they like
 
     def cancel_job(self, job: TrackedJob) -> None:
         """Put a job's tombstone and cancel its futures."""
@@ -318,22 +391,19 @@ class Poller:
         if job.is_over:
             return
         try:
-            if job.launched:
+            if not job.refuse_launch():
                 self._backend.withdraw(job.manifest.job)
-                self._put_tombstone(job)
+                self.entomb(job)
         finally:  # nobody waits here any more, even if the store refuses the tombstone
-            job.launched = True  # a call that waits for its arguments is not launched any more
             report = Report("cancelled", "cancelled by the client", time())
-            job.give_up(lambda _: CancelledError(), report)
+            job.give_up(lambda *_: CancelledError(), report)
             self.look()
 
-    def _cancel_future(self, stage: TrackedStage, future: Future) -> bool:
-        if not future.cancel_here():
-            return False
-        future.set_running_or_notify_cancel()
-        stage.failed += 1
-        stage.job.changed.notify_all()
-        return True
+    def entomb(self, job: TrackedJob) -> None:
+        """Put a job's tombstone: its workers stop, and whoever follows it sees its end."""
+        from lambdamr_runtime.barrier import Report, end_job
+
+        end_job(self._store, job.keys, Report("cancelled", "cancelled by the client", time()))
 
     def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
         from lambdamr_runtime import serialize
@@ -348,11 +418,6 @@ class Poller:
         outcome = Outcome(chunk, execution, 0, count, count, 0.0, 0.0, 0.0, CLIENT, frames)
         key = stage.run.keys.outcome(stage.run.plan.group_of(chunk), chunk)
         return self._store.create(key, outcome.encode(), execution)
-
-    def _put_tombstone(self, job: TrackedJob) -> None:
-        from lambdamr_runtime.barrier import Report, end_job
-
-        end_job(self._store, job.keys, Report("cancelled", "cancelled by the client", time()))
 
     # --- the thread ----------------------------------------------------------------------------
     def _run(self) -> None:
@@ -430,24 +495,42 @@ class Poller:
 
     def _look_at_all(self) -> None:
         for job in self.outstanding():
-            if job.launched and not job.is_over:
+            if job.launch is Launch.LAUNCHED and not job.is_over:
                 self._guarded(job, self._look_at, job)
                 with job.changed:
                     job.changed.notify_all()
 
     def _guarded(self, job: TrackedJob, look: Callable[..., object], *args: object) -> None:
-        """Survive a store that cannot be reached; give the job up where an object is corrupt."""
+        """Survive a store that cannot be reached for a while; give the job up where it stays so,
+        and where an object is corrupt.
+        """
         try:
             look(*args)
+            job.unreadable_since = None
         except CorruptObject as error:
             reason = str(error)
-            job.give_up(lambda _: CorruptObject(reason), _failed(reason))
+            job.give_up(lambda *_: CorruptObject(reason), _failed(reason))
         except (StoreError, FileNotFoundError) as error:
             if not self._has_failed(job):
-                logger.warning("Could not look at job %s: %s", job.manifest.job, error)
+                self._unreadable(job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
             text = f"Job {job.manifest.job} cannot be followed: {error!r}"
-            job.give_up(lambda _: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), _failed(text))
+
+    def _unreadable(self, job: TrackedJob, error: Exception) -> None:
+        """A look has failed: look again later, unless that has gone on for too long."""
+        now = self._clock()
+        if job.unreadable_since is None:
+            job.unreadable_since = now
+        seconds = now - job.unreadable_since
+        if seconds < STORE_PATIENCE_S:
+            logger.warning("Could not look at job %s: %s", job.manifest.job, error)
+            return
+        text = (
+            f"Job {job.manifest.job} could not be looked at for {seconds:.0f} s: {error} It may "
+            f"have gone on: lambdamr.attach({job.manifest.job!r}) looks again."
+        )
+        job.give_up(lambda *_: StoreError(text), _failed(text))
 
     def _look_at(self, job: TrackedJob) -> None:
         news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
@@ -461,7 +544,7 @@ class Poller:
         if reason is None:
             return False
         text = f"Job {job.manifest.job} failed: {reason}"
-        job.give_up(lambda _: JobFailed(text), _failed(reason))
+        job.give_up(lambda *_: JobFailed(text), _failed(reason))
         return True
 
     def _read_new(self, stage: TrackedStage) -> int:
@@ -493,10 +576,13 @@ class Poller:
             if chunk not in stage.missing:
                 return
             stage.missing.discard(chunk)
-        count = stage.settle(outcome, frames, key)  # unlocked: callbacks may do what they like
-        with stage.job.changed:  # the job may have been given up in between
-            pending = stage.job.pending
-            pending[stage.run.index] = max(0, pending[stage.run.index] - count)
+        job, index = stage.job, stage.run.index
+        count, failed = stage.settle(outcome, frames, key)  # unlocked: callbacks may do all
+        with job.changed:  # the job may have been given up in between
+            stage.failed += failed
+            job.pending[index] = max(0, job.pending[index] - count)
+            if failed or not job.pending[index]:
+                job.changed.notify_all()
 
     def _look_for_end(self, job: TrackedJob) -> None:
         """Resolve what is left of a job that has ended."""
@@ -511,7 +597,7 @@ class Poller:
         for stage in job.stages:
             if stage.missing:
                 self._read_new(stage)
-        job.give_up(lambda stage: _ending(stage, report), report)
+        job.give_up(lambda stage, task: _ending(stage, task, report), report)
 
     def _check_presence(self, job: TrackedJob) -> None:
         """Give a job up whose objects were deleted: nobody will ever commit the rest of it."""
@@ -520,7 +606,7 @@ class Poller:
                 f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
                 f"{self._store.root}. Somebody deleted it; run the job again."
             )
-            job.give_up(lambda _: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), _failed(text))
 
 
 def _failed(reason: str) -> "Report":
@@ -529,10 +615,17 @@ def _failed(reason: str) -> "Report":
     return Report("failed", reason, time())
 
 
-def _ending(stage: TrackedStage, report: "Report") -> BaseException:
+def _ending(stage: TrackedStage, task: int, report: "Report") -> BaseException:
     """Return the error of a task that was not run; one that folds has that of what it folds."""
     if report.status == "cancelled":
         return CancelledError()
+    if report.status == "done":
+        plan = stage.run.plan
+        chunk = plan.chunk_of(task)
+        return CorruptObject(
+            f"Job {stage.job_id} is done, but {stage.run.keys.outcome(plan.group_of(chunk), chunk)}"
+            ", the outcome of this task, is missing. Somebody deleted it; run the job again."
+        )
     if stage.run.stage.kind is StageKind.FOLD:
         for future in stage.job.stages[stage.run.index - 1].futures:
             error = None if future.cancelled() else future.exception(0)

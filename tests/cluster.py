@@ -316,7 +316,7 @@ class Cluster:
     ) -> None:
         global _current
         _current = self
-        self.width = width
+        self.width = self.workers = width
         self.store: Store = store or open_store("memory://")
         self.clock = VirtualClock()
         self.random = random.Random(seed)

@@ -35,7 +35,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def pool(shared: str) -> Iterator[lambdamr.Executor]:
     """Two workers over the shared directory."""
-    with lambdamr.Executor(workers=2, root=shared) as executor:
+    with lambdamr.Executor(workers=2, concurrency=2, root=shared) as executor:
         yield executor
 
 
@@ -47,7 +47,7 @@ MAP = """
         if item < {free}:
             return faults.signed(folder, item)
         return faults.signed_hold(folder, item)
-    with lambdamr.Executor(workers=2) as executor:
+    with lambdamr.Executor(workers=2, concurrency=2) as executor:
         futures = executor.map(task, range(30), chunksize=1)
         print(futures.job_id, flush=True)
         print(futures.result(60), flush=True)
@@ -68,7 +68,7 @@ MAP_REDUCE = """
         if {stage!r} == "reduce" and key >= 2:
             faults.hold(folder, "held")
         return sum(values)
-    with lambdamr.Executor(workers=2) as executor:
+    with lambdamr.Executor(workers=2, concurrency=2) as executor:
         job = executor.map_reduce(mapper, range(40), reducer, reducers=5)
         print(job.job_id, flush=True)
         print(job.result(60), flush=True)
@@ -96,7 +96,7 @@ def ended_job(root: str) -> str:
     program = """
         import os, lambdamr
         from tests import faults
-        with lambdamr.Executor(workers=2) as executor:
+        with lambdamr.Executor(workers=2, concurrency=2) as executor:
             futures = executor.map(abs, range(-6, 0), chunksize=1)
             futures.result(30)
             report = f"{os.environ['LAMBDAMR_ROOT']}/jobs/{futures.job_id}/report.json"
@@ -186,7 +186,7 @@ def test_groups_without_marker(root: str) -> None:
     """
     program = """
         import lambdamr
-        with lambdamr.Executor(workers=5) as executor:
+        with lambdamr.Executor(workers=5, concurrency=5) as executor:
             job = executor.map_reduce(lambda i: [(i % 3, i)], range(40), lambda k, v: sum(v))
             job.result(60)
             print(job.job_id)
@@ -214,7 +214,7 @@ def test_end_that_was_not_written(root: str, lost: list[str]) -> None:
     """
     program = """
         import lambdamr
-        with lambdamr.Executor(workers=2) as executor:
+        with lambdamr.Executor(workers=2, concurrency=2) as executor:
             job = executor.map_reduce(lambda i: [(i % 3, i)], range(40), lambda k, v: sum(v))
             job.result(60)
             print(job.job_id)
@@ -253,6 +253,15 @@ def test_attach_to_a_failed_job(shared: str, pool: lambdamr.Executor) -> None:
         (faults.NeedsTwo, "1 at a"),
         (faults.NeedsTwo, "1 at b"),
     ]
+
+
+def test_attach_with_exceptions_as_values(shared: str, pool: lambdamr.Executor) -> None:
+    """return_exceptions is said to attach as it was to map."""
+    futures = pool.map(partial(faults.raise_named, "NeedsTwo", 1), ["a"])
+    futures.exceptions(LIMIT_S)
+    again = lambdamr.attach(futures.job_id, root=shared, return_exceptions=True)
+    assert isinstance(again, lambdamr.Futures)
+    assert [type(value) for value in again.result(LIMIT_S)] == [faults.NeedsTwo]
 
 
 def test_attach_while_the_owner_lives(shared: str, folder: str) -> None:
@@ -342,7 +351,7 @@ def test_corrupt_report(shared: str) -> None:
     """A report that is none is CorruptObject with its key."""
     program = """
         import lambdamr
-        with lambdamr.Executor(workers=2) as executor:
+        with lambdamr.Executor(workers=2, concurrency=2) as executor:
             job = executor.map_reduce(lambda i: [(i % 3, i)], range(40), lambda k, v: sum(v))
             job.result(60)
             print(job.job_id)
@@ -367,7 +376,7 @@ def test_clean_old_jobs(root: str) -> None:
     """Cleaning removes ended jobs of that age with all that is theirs, and keeps younger ones."""
     program = """
         import lambdamr
-        with lambdamr.Executor(workers=2) as executor:
+        with lambdamr.Executor(workers=2, concurrency=2) as executor:
             job = executor.map_reduce(lambda i: [(i % 3, i)], range(40), lambda k, v: sum(v))
             job.result(60)
             print(job.job_id)
@@ -396,7 +405,7 @@ def test_clean_keeps_running_jobs(root: str, folder: str) -> None:
     other = faults.start_client(MAP.format(folder=folder, free=0), root)
     theirs = job_of(other)
     ballast = b"x" * 100_000
-    with lambdamr.Executor(workers=1, root=root) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root) as executor:
         data = executor.put(ballast)
         futures = executor.map(
             lambda item, data: (faults.signed_hold(folder, item), len(data), len(ballast)),
@@ -426,7 +435,7 @@ def test_functions_of_a_living_client_stay(root: str) -> None:
     def task(item: int) -> tuple[int, int]:
         return len(ballast) + item, os.getppid()
 
-    with lambdamr.Executor(workers=1, root=root) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root) as executor:
         data = executor.put([1, 2, 3])
         worker = executor.submit(task, 1).result(LIMIT_S)[1]
         lambdamr.clean(0, root=root)
@@ -455,7 +464,7 @@ def test_root_without_room_for_a_client(root: str) -> None:
     """A root in which a client cannot say that it lives is an error that names it; no hang."""
     Path(root).mkdir()
     Path(root, "owners").touch()
-    executor = lambdamr.Executor(root=root, workers=1)
+    executor = lambdamr.Executor(root=root, workers=1, concurrency=1)
     with pytest.raises(lambdamr.StoreError, match=root):
         executor.submit(abs, 1)
     executor.shutdown()
@@ -467,7 +476,7 @@ def test_directory_deleted_underneath(root: str, folder: str, size: str) -> None
     error that says what is gone. Later calls work.
     """
     ballast = b"x" * (100_000 if size == "large" else 1)
-    with lambdamr.Executor(workers=2, root=root) as executor:
+    with lambdamr.Executor(workers=2, concurrency=2, root=root) as executor:
         futures = executor.map(
             lambda item: (faults.signed_hold(folder, item), len(ballast))[0],
             range(6),
@@ -499,7 +508,7 @@ def test_job_deleted_underneath(shared: str, folder: str) -> None:
 
 def test_directory_replaced_by_a_file(root: str, folder: str) -> None:
     """When the directory becomes a file while a job runs, the job fails and says so."""
-    with lambdamr.Executor(workers=1, root=root) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root) as executor:
         futures = executor.map(partial(faults.signed_hold, folder), range(3), chunksize=1)
         faults.wait_until(lambda: faults.signs(folder, 0), "the first task")
         shutil.rmtree(root)
@@ -517,7 +526,7 @@ def test_disk_full(root: str) -> None:
     program = """
         import resource, lambdamr
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-        with lambdamr.Executor(workers=1) as executor:
+        with lambdamr.Executor(workers=1, concurrency=1) as executor:
             for chunksize in (1, 3):
                 futures = executor.map(bytes, [10, 4 << 20, 10], chunksize=chunksize)
                 error = futures[1].exception(30)

@@ -30,7 +30,9 @@ def folder(tmp_path: Path) -> str:
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
     """One worker, so that a task that holds keeps all others pending."""
-    with lambdamr.Executor(workers=1, root=str(tmp_path_factory.mktemp("root"))) as executor:
+    with lambdamr.Executor(
+        workers=1, concurrency=1, root=str(tmp_path_factory.mktemp("root"))
+    ) as executor:
         yield executor
 
 
@@ -217,7 +219,7 @@ def test_leaving_by_an_exception(root: str, folder: str) -> None:
     futures: list[lambdamr.Future] = []
 
     def leave() -> None:
-        with lambdamr.Executor(workers=1, root=root) as executor:
+        with lambdamr.Executor(workers=1, concurrency=1, root=root) as executor:
             futures.append(executor.submit(faults.telling_hold, folder, 0))
             futures.extend(executor.map(partial(faults.signed, folder), range(1, 30), chunksize=1))
             begun(folder, 0)
@@ -235,7 +237,7 @@ def test_leaving_by_an_exception(root: str, folder: str) -> None:
 
 def test_shutdown_cancels_what_is_pending(root: str, folder: str) -> None:
     """shutdown(cancel_futures=True) lets the running call end and cancels what has not begun."""
-    executor = lambdamr.Executor(workers=1, root=root)
+    executor = lambdamr.Executor(workers=1, concurrency=1, root=root)
     running = executor.submit(faults.signed_hold, folder, "first")
     begun(folder, "first")
     pending = [executor.submit(faults.signed, folder, i) for i in range(5)]
@@ -251,7 +253,7 @@ def test_shutdown_cancels_what_is_pending(root: str, folder: str) -> None:
 
 def test_shutdown_cancels_a_map(root: str, folder: str) -> None:
     """shutdown(cancel_futures=True) ends a map of many chunks, the running one too."""
-    executor = lambdamr.Executor(workers=1, root=root)
+    executor = lambdamr.Executor(workers=1, concurrency=1, root=root)
     futures = executor.map(partial(faults.telling_hold, folder), range(20), chunksize=1)
     begun(folder, 0)
     asked = time.monotonic()
@@ -263,7 +265,7 @@ def test_shutdown_cancels_a_map(root: str, folder: str) -> None:
 
 def test_cancelled_job_seen_by_others(single: lambdamr.Executor, root: str, folder: str) -> None:
     """Another process that attaches to a cancelled job gets cancelled futures and runs nothing."""
-    with lambdamr.Executor(workers=1, root=root) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root) as executor:
         futures = executor.map(partial(faults.telling_hold, folder), range(3), chunksize=1)
         begun(folder, 0)
         futures.cancel()

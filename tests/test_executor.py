@@ -189,7 +189,7 @@ class TestMap:
     def test_chunksize_below_one(self, executor: lambdamr.Executor, chunksize: int) -> None:
         """A chunksize below 1 is a ValueError that names it, for an empty input too."""
         for items in ([1, 2], []):
-            with pytest.raises(ValueError, match=rf"chunksize must be >= 1, got {chunksize}"):
+            with pytest.raises(ValueError, match=rf"chunksize must be positive, got {chunksize}"):
                 executor.map(square, items, chunksize=chunksize)
 
     @pytest.mark.parametrize("chunksize", [1, 7, 10, 1000])
@@ -619,7 +619,7 @@ class RefusingBackend:
     """A backend where nothing can be launched."""
 
     owner = ""
-    width = 2
+    workers = width = 2
     memory_mb = 128
     hints = False
     helps = False

@@ -36,14 +36,18 @@ def folder(tmp_path: Path) -> str:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
     """Two workers for tests that may kill their children."""
-    with lambdamr.Executor(workers=2, root=str(tmp_path_factory.mktemp("root"))) as executor:
+    with lambdamr.Executor(
+        workers=2, concurrency=2, root=str(tmp_path_factory.mktemp("root"))
+    ) as executor:
         yield executor
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
     """One worker: chunks run one after the other."""
-    with lambdamr.Executor(workers=1, root=str(tmp_path_factory.mktemp("root"))) as executor:
+    with lambdamr.Executor(
+        workers=1, concurrency=1, root=str(tmp_path_factory.mktemp("root"))
+    ) as executor:
         yield executor
 
 
@@ -347,7 +351,7 @@ def test_worker_always_killed_by_its_task(pool: lambdamr.Executor, folder: str) 
 def test_workers_killed_from_outside(root: str, folder: str, seed: int) -> None:
     """Workers and their children killed at random during a map of 3,000 tasks: exact results."""
     chance = random.Random(seed)
-    with lambdamr.Executor(workers=2, root=root) as executor:
+    with lambdamr.Executor(workers=2, concurrency=2, root=root) as executor:
         futures = executor.map(partial(faults.square_and_tell, folder), range(3000), chunksize=5)
         killed = _kill_now_and_then(futures.done, [futures], 150, folder, chance)
         assert futures.result(LIMIT_S) == [item * item for item in range(3000)]
@@ -398,7 +402,7 @@ def test_workers_killed_during_map_reduce(root: str, folder: str) -> None:
         faults.square_and_tell(folder, key)
         return sum(values)
 
-    with lambdamr.Executor(workers=2, root=root) as executor:
+    with lambdamr.Executor(workers=2, concurrency=2, root=root) as executor:
         job = executor.map_reduce(mapper, range(2000), reducer, reducers=7)
         stages = [job.map_futures, job.reduce_futures]
         killed = _kill_now_and_then(job.done, stages, 3, folder, random.Random(5))
@@ -411,7 +415,7 @@ def test_worker_that_cannot_start(root: str) -> None:
     program = """
         import os, lambdamr
         os.environ["PYTHONHOME"] = "/nowhere"
-        with lambdamr.Executor(workers=2) as executor:
+        with lambdamr.Executor(workers=2, concurrency=2) as executor:
             error = executor.submit(abs, -1).exception(30)
             print(type(error).__name__, error)
             errors = executor.map(abs, range(5), chunksize=1).exceptions(30)
@@ -427,7 +431,7 @@ def test_interpreter_gone(root: str) -> None:
     """Workers whose interpreter cannot be executed fail the job, even once it has begun."""
     program = """
         import os, sys, time, lambdamr
-        with lambdamr.Executor(workers=1) as executor:
+        with lambdamr.Executor(workers=1, concurrency=1) as executor:
             pid = executor.submit(os.getppid).result(30)
             sys.executable = "/nowhere/python"
             os.kill(pid, 9)

@@ -371,13 +371,17 @@ class TestFuture:
         assert future.logs() == "almost\n"
 
     def test_repr_tells_job_task_and_state(self, executor: lambdamr.Executor, gate: Gate) -> None:
-        """repr() names the job, the task, the state and the type of the result."""
+        """repr() names the job, the task, the state as running() has it, and the result's type."""
         future = executor.submit(pass_gate, gate.path, 1)
-        pending = repr(future)
-        gate.open()
-        future.result(PATIENCE_S)
+        waiting = executor.submit(square, future)
+        gate.wait_until_entered()
         head = f"<lambdamr.Future job={future.job_id} task=0 "
-        assert pending == f"{head}pending>"
+        assert future.running()
+        assert repr(future) == f"{head}running>"
+        assert not waiting.running()
+        assert repr(waiting).endswith("task=0 pending>")
+        gate.open()
+        waiting.result(PATIENCE_S)
         assert repr(future) == f"{head}finished returned int>"
         failed = executor.submit(fail_on_odd, 1)
         failed.exception()
@@ -608,6 +612,58 @@ class TestFutures:
             held.result(PATIENCE_S)
         assert not any(map(os.path.exists, marks))
 
+    def test_cancel_of_a_choice_leaves_the_others(self, root: str, gate: Gate) -> None:
+        """Only what was chosen is cancelled, even if it begins and ends as the map does."""
+        with lambdamr.Executor(workers=1, root=root) as executor:
+            held = executor.submit(pass_gate, gate.path)
+            gate.wait_until_entered()
+            futures = executor.map(square, range(3), chunksize=1)
+            lambdamr.Futures([futures[0], futures[0], futures[2]]).cancel()
+            gate.open()
+            held.result(PATIENCE_S)
+            assert futures[1].result(PATIENCE_S) == 1
+            assert [future.cancelled() for future in futures] == [True, False, True]
+
+    def test_a_callback_of_a_cancelled_future_may_wait(self, root: str, gate: Gate) -> None:
+        """cancel() calls back without any lock of ours, and counts before: a callback may wait
+        for a sibling, and for the whole map.
+        """
+        with lambdamr.Executor(workers=1, root=root) as executor:
+            held = executor.submit(pass_gate, gate.path)
+            gate.wait_until_entered()
+            futures = executor.map(square, range(3), chunksize=1)
+            seen: list[object] = []
+
+            def callback(_: object) -> None:
+                gate.open()
+                seen.append(futures[1].result(PATIENCE_S))
+                seen.append([type(error) for error in futures.exceptions(PATIENCE_S)])
+
+            futures[2].add_done_callback(callback)
+            assert futures[2].cancel()
+            assert seen == [1, [type(None), type(None), CancelledError]]
+            held.result(PATIENCE_S)
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            (lambda futures: futures[0], r"<lambdamr\.Future .*put it in a list"),
+            (lambda futures: [futures, futures], r"\[\*first, \*second\]"),
+            (lambda futures: [futures[0], 7], r"got 7 \(int\): futures are what submit and map"),
+            (lambda futures: 7, r"got 7 \(int\)"),
+            (lambda futures: [concurrent.futures.Future()], "with concurrent.futures"),
+        ],
+    )
+    def test_what_is_no_future_is_refused(
+        self, executor: lambdamr.Executor, wrong: Any, said: str
+    ) -> None:
+        """wait, as_completed and get_all_results say what they were given, and what to do."""
+        futures = executor.map(square, range(2))
+        for call in (lambdamr.wait, lambdamr.as_completed, lambdamr.get_all_results):
+            with pytest.raises(TypeError, match=said):
+                call(wrong(futures))
+        futures.result(PATIENCE_S)
+
     def test_cancel_leaves_what_is_done(self, executor: lambdamr.Executor) -> None:
         """Cancelling ended futures cancels none."""
         futures = executor.map(square, range(3))
@@ -663,6 +719,53 @@ class TestAwait:
             return (await asyncio.gather(executor.submit(pass_gate, gate.path, 1), release()))[0]
 
         assert asyncio.run(asyncio.wait_for(main(), PATIENCE_S)) == 1
+
+    def test_await_many(self, executor: lambdamr.Executor) -> None:
+        """`await futures` gives the values in input order, or raises the first exception; with
+        return_exceptions these are values.
+        """
+
+        async def main() -> list[Any]:
+            failing = executor.map(fail_on_odd, range(2), return_exceptions=True)
+            with pytest.raises(ValueError, match=r"\d is odd"):
+                await executor.map(fail_on_odd, range(4))
+            values = await failing
+            return [
+                await executor.map(square, range(4)), await executor.map(square, []), values[0],
+                type(values[1]), *await asyncio.gather(executor.map(square, [5]), failing[:1]),
+            ]  # fmt: skip
+
+        assert asyncio.run(main()) == [[0, 1, 4, 9], [], 0, ValueError, [25], [0]]
+
+    def test_await_many_raises_at_once(self, root: str, gate: Gate) -> None:
+        """A failed task ends the await while others still run."""
+        with lambdamr.Executor(workers=2, root=root) as executor:
+            held = executor.submit(pass_gate, gate.path, 1)
+            failing = executor.submit(fail_on_odd, 1)
+
+            async def main() -> None:
+                await lambdamr.Futures([held, failing])
+
+            with pytest.raises(ValueError, match="1 is odd"):
+                asyncio.run(main())
+            assert not held.done()
+            gate.open()
+            assert held.result(PATIENCE_S) == 1
+
+    def test_a_cancelled_await_of_many_cancels_no_task(
+        self, executor: lambdamr.Executor, gate: Gate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """wait_for that times out leaves the tasks to themselves, and the end of the loop too."""
+        futures = executor.map(pass_gate, [gate.path] * 2, "ab", chunksize=1)
+
+        async def main() -> None:
+            await asyncio.wait_for(futures, 0.01)
+
+        with pytest.raises(TimeoutError):
+            asyncio.run(main())
+        gate.open(2)
+        assert futures.result(PATIENCE_S) == ["a", "b"]
+        assert not caplog.records
 
     def test_a_cancelled_await_cancels(self, root: str, gate: Gate) -> None:
         """wait_for that times out cancels a queued call."""

@@ -33,14 +33,18 @@ def folder(tmp_path: Path) -> str:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
     """Two workers for tests that may kill their children."""
-    with lambdamr.Executor(workers=2, root=str(tmp_path_factory.mktemp("root"))) as executor:
+    with lambdamr.Executor(
+        workers=2, concurrency=2, root=str(tmp_path_factory.mktemp("root"))
+    ) as executor:
         yield executor
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
     """One worker: its chunks run one after the other, in one process as long as it is clean."""
-    with lambdamr.Executor(workers=1, root=str(tmp_path_factory.mktemp("root"))) as executor:
+    with lambdamr.Executor(
+        workers=1, concurrency=1, root=str(tmp_path_factory.mktemp("root"))
+    ) as executor:
         yield executor
 
 
@@ -67,7 +71,7 @@ def test_time_limit(pool: lambdamr.Executor, task: Callable[[], object]) -> None
 
 def test_time_limit_of_the_executor(root: str) -> None:
     """An executor's timeout_s holds for every call; that of a map takes its place."""
-    with lambdamr.Executor(workers=1, root=root, timeout_s=0.3) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root, timeout_s=0.3) as executor:
         assert type(executor.submit(time.sleep, 30).exception(LIMIT_S)) is lambdamr.TaskTimeout
         slow = executor.map(time.sleep, [0.6], timeout_s=LIMIT_S)
         assert slow.result(LIMIT_S) == [None]
@@ -120,7 +124,7 @@ def test_memory_limit(root: str, folder: str) -> None:
     siblings neither fail nor run again.
     """
     fn = partial(faults.take_memory, folder, bad=2, size=400 << 20)
-    with lambdamr.Executor(workers=1, root=root, memory_mb=200) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root, memory_mb=200) as executor:
         futures = executor.map(fn, range(5), chunksize=5)
         errors = futures.exceptions(LIMIT_S)
         assert type(errors[2]) is lambdamr.TaskOutOfMemory
@@ -133,7 +137,7 @@ def test_memory_limit(root: str, folder: str) -> None:
 
 def test_memory_of_the_task_before(root: str) -> None:
     """A task is not ended for stored data that its warm process keeps of another job."""
-    with lambdamr.Executor(workers=1, root=root, memory_mb=200) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root, memory_mb=200) as executor:
         data = executor.put(b"x" * (90 << 20))
         assert executor.submit(len, data).result(LIMIT_S) == 90 << 20
         assert executor.submit(lambda: len(bytearray(b"x") * (90 << 20))).result(LIMIT_S)
@@ -312,7 +316,7 @@ def test_modules_of_another_job(tmp_path: Path, root: str) -> None:
         )
     program = """
         import lambdamr, alpha, beta
-        with lambdamr.Executor(workers=1) as executor:
+        with lambdamr.Executor(workers=1, concurrency=1) as executor:
             first, names = executor.submit(alpha.look).result(30)
             second, others = executor.submit(beta.look).result(30)
             print(first == second, names, others)
@@ -330,7 +334,7 @@ def test_child_of_a_killed_worker(root: str, folder: str) -> None:
         faults.sign(folder, f"{os.getpid()}.{os.getppid()}")
         return faults.match_for_ever() if first else None
 
-    with lambdamr.Executor(workers=1, root=root) as executor:
+    with lambdamr.Executor(workers=1, concurrency=1, root=root) as executor:
         future = executor.submit(task)
         faults.wait_until(lambda: len(os.listdir(folder)) == 2, "the task")
         name = next(name for name in faults.all_signs(folder) if "." in name)
@@ -355,7 +359,7 @@ def test_no_process_stays(tmp_path: Path, root: str, folder: str, how: str) -> N
             faults.sign(folder, f"child.{{os.getpid()}}")
             faults.sign(folder, f"worker.{{os.getppid()}}")
             return faults.match_for_ever() if item else faults.start_sleeper(folder, True)
-        with lambdamr.Executor(workers=2) as executor:
+        with lambdamr.Executor(workers=2, concurrency=2) as executor:
             executor.map(task, range(2))
             faults.wait_until(lambda: len(faults.all_signs(folder)) == 5, "the tasks")
             faults.open_gate(folder, "ready")

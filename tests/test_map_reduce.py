@@ -788,6 +788,16 @@ def test_a_truncated_output_is_never_read(executor: lambdamr.Executor) -> None:
         job.result()
 
 
+def test_a_removed_output_is_named(executor: lambdamr.Executor) -> None:
+    """A part that is no longer there is CorruptObject with its key."""
+    job = executor.map_reduce(lambda n: [(n, n)], range(4), total, reducers=1)
+    job.wait(TIMEOUT_S)
+    (path,) = outputs(job)
+    path.unlink()
+    with pytest.raises(lambdamr.CorruptObject, match=f"jobs/{job.job_id}/output/part-00000"):
+        job.result()
+
+
 # --- the job object -----------------------------------------------------------------------------
 
 
@@ -822,6 +832,8 @@ def test_the_report_is_exact(executor: lambdamr.Executor, tmp_path: Path) -> Non
     assert (report.status, report.reason, report.job_id) == ("done", "", job.job_id)
     assert report.seconds > 0
     text = str(report)
+    assert repr(report) == text
+    assert report._repr_html_() == f"<pre>{text}</pre>"
     assert f"job {job.job_id}: done in" in text
     assert "read 20 bytes, 4 records" in text
     assert "read 7 pairs of 5 keys" in text

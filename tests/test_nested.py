@@ -182,6 +182,14 @@ def wait_by_wait() -> list[int]:
     return futures.result(0)
 
 
+def wait_for_first_exception() -> bool:
+    executor = lambdamr.Executor()
+    failing = executor.submit(divmod, 1, 0)
+    others = executor.map(add_one, range(50), chunksize=1)
+    done, not_done = lambdamr.wait([failing, *others], return_when="FIRST_EXCEPTION")
+    return failing in done and bool(not_done)
+
+
 def wait_by_as_completed() -> list[int]:
     executor = lambdamr.Executor()
     futures = [executor.submit(add_one, n) for n in range(3)]
@@ -271,6 +279,11 @@ def test_every_way_to_wait_runs_what_is_queued(
     the standard library runs the nested tasks.
     """
     assert run(alone, way) == [1, 2, 3]
+
+
+def test_a_wait_for_the_first_exception_ends_with_it(alone: lambdamr.Executor) -> None:
+    """With FIRST_EXCEPTION a nested wait does not run all that is queued first."""
+    assert run(alone, wait_for_first_exception)
 
 
 def test_a_timeout_is_kept(outer: lambdamr.Executor) -> None:

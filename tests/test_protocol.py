@@ -1052,7 +1052,7 @@ def test_a_job_that_does_not_end_is_noticed() -> None:
 def followed(manifest: Manifest, backend: Backend, poller: Poller) -> TrackedJob:
     """Return a launched job that a poller follows from now on."""
     job = TrackedJob(manifest, backend, poller)
-    job.launched = True
+    job.begin_launch()
     poller.add(job)
     return job
 

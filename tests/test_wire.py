@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdamr_runtime.attempts import load_history, save_attempt
-from lambdamr_runtime.barrier import Report, Totals
+from lambdamr_runtime.barrier import EndKind, Report, Totals
 from lambdamr_runtime.errors import CorruptObject, RuntimeMismatch
 from lambdamr_runtime.keys import StageKeys
 from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
@@ -128,6 +128,7 @@ reports = st.builds(
     reason=texts,
     ended_s=times,
     stages=st.lists(totals, max_size=3).map(tuple),
+    kind=st.sampled_from(EndKind),
 )
 
 

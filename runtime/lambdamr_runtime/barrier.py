@@ -6,6 +6,7 @@ report of the job. Everything may be repeated by anyone: creates are won once, a
 the repair for everything.
 """
 
+import enum
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -69,6 +70,14 @@ class Totals:
             raise CorruptObject(f"{source} does not hold totals: {error}") from error
 
 
+class EndKind(enum.Enum):
+    """What a status alone does not tell of an end."""
+
+    PLAIN = ""
+    RECEIPTS = "receipts"
+    """Failed: what was written and what was read differ."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The end of a job."""
@@ -79,15 +88,17 @@ class Report:
     ended_s: float = 0.0
     stages: tuple[Totals, ...] = ()
     """Of the stages that are counted: all of a map_reduce, none of a map without max_failures."""
+    kind: EndKind = EndKind.PLAIN
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        return json.dumps({**asdict(self), "kind": self.kind.value}).encode()
 
     @classmethod
     def decode(cls, stamped: bytes, source: str) -> "Report":
         try:
             record = json.loads(unstamped(stamped, source)[1])
             record["stages"] = tuple(Totals(**totals) for totals in record["stages"])
+            record["kind"] = EndKind(record.get("kind", ""))
             return cls(**record)
         except MALFORMED as error:
             raise CorruptObject(f"{source} is not a report: {error}") from error
@@ -231,9 +242,11 @@ class Barrier:
         if _is_counted(manifest):
             runs = [StageRun.of(manifest, i) for i in range(len(manifest.stages))]
             stages = [self._stage_totals(run) for run in runs]
-        reason = _excess(manifest, stages) or _receipt_mismatch(manifest, stages)
+        excess = _excess(manifest, stages)
+        reason = excess or _receipt_mismatch(manifest, stages)
         if reason:
-            report = Report("failed", reason, self._clock.time(), tuple(stages))
+            kind = EndKind.PLAIN if excess else EndKind.RECEIPTS
+            report = Report("failed", reason, self._clock.time(), tuple(stages), kind)
             end_job(self._store, JobKeys(manifest.job), report)
             return
         report = Report("done", "", self._clock.time(), tuple(stages))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from lambdamr_runtime import context
+from lambdamr_runtime.barrier import Report, end_job
 from lambdamr_runtime.channel import Channel, Verb
 from lambdamr_runtime.clock import SystemClock
 from lambdamr_runtime.context import Cache, Context
@@ -23,11 +24,13 @@ from lambdamr_runtime.limits import (
     CACHE_BYTES,
     LOG_BYTES,
     MIB,
+    NEAR_LOOK_S,
+    SLICE_S,
     TOMBSTONE_S,
 )
 from lambdamr_runtime.modules import ShippedModules
-from lambdamr_runtime.process import Hygiene, Output, ProgressPage, Spool
-from lambdamr_runtime.store import Store, open_store
+from lambdamr_runtime.process import KEPT_THREAD, Hygiene, Output, ProgressPage, Spool
+from lambdamr_runtime.store import Store, local_path, open_store
 from lambdamr_runtime.wire import Event, Frame
 from lambdamr_runtime.worker import Host, Worker
 
@@ -49,8 +52,8 @@ class Settings:
     """A folder of its own: the tasks' temporary files, shipped modules."""
     memory_mb: int = 0
     """Limit of a task's process, MiB; 0: none."""
-    width: int = 1
-    """Lanes of a nested job."""
+    workers: int = 1
+    """Tasks that run at a time, here and elsewhere."""
     owner: str = ""
     hints: int = -1
     """Descriptor to write hints of commits to; -1: none."""
@@ -126,27 +129,42 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     store = open_store(settings.root)
     clock = SystemClock()
     modules = ShippedModules(os.path.join(settings.scratch, "modules"))
-    tombstones = _TombstoneWatch(store, link, shared.page)
+    near = local_path(settings.root) is not None
+    look_s = NEAR_LOOK_S if near else TOMBSTONE_S
+    tombstones = _TombstoneWatch(store, link, shared.page, look_s)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
     cache = Cache(_cache_bytes(settings.memory_mb))
+    turn = _Turn()
 
-    def worker(watched: "_ProcessWatch | _NestedWatch", clean: Callable[[], bool]) -> Worker:
-        host = Host(link.invoke, _hinter(settings.hints), _for_ever, shared.spool.frames, clean)
+    def worker(
+        watched: "_ProcessWatch | _NestedWatch",
+        remaining_s: Callable[[], float],
+        clean: Callable[[], bool],
+    ) -> Worker:
+        host = Host(
+            link.invoke, _hinter(settings.hints), remaining_s, shared.spool.frames, clean,
+            look_s, near,
+        )  # fmt: skip
         return Worker(store, clock, host, watched, modules, cache, settings.name)
 
-    nested = worker(_NestedWatch(shared), lambda: True)
+    nested = worker(_NestedWatch(shared), lambda: float("inf"), lambda: True)
 
     def run_nested(event: Event) -> None:
         held = shared.output.take()
-        nested.run(event)
-        shared.output.give_back(held)
+        try:
+            nested.run(event)
+        except (LambdamrError, OSError) as error:  # the event is taken: nobody else will end it
+            reason = f"{type(error).__name__}: {error}"
+            end_job(store, JobKeys(event.job), Report("failed", reason, clock.time()))
+        finally:
+            shared.output.give_back(held)
 
     ctx = Context(
-        store, link.invoke, clock, link.take, run_nested, settings.width, settings.owner,
+        store, link.invoke, clock, link.take, run_nested, settings.workers, settings.owner,
         lambda: modules.archive, cache,
     )  # fmt: skip
     context.enter(ctx)
-    main = worker(_ProcessWatch(shared, hygiene), hygiene.restore)
+    main = worker(_ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore)
     link.tell(Verb.READY)
     while True:
         message = link.channel.receive()
@@ -154,6 +172,7 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
             return
         event = Event.decode(message[1])
         tombstones.watch(event.job)
+        turn.begin()
         try:
             rest = main.run(event)
         except Exception as error:  # not the user's, whose exceptions are results: end the job
@@ -164,13 +183,19 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         link.tell(Verb.ENDED, rest.encode() if rest else b"")
 
 
+class _Turn:
+    """How long the running event keeps the worker, where others may wait for it."""
+
+    def begin(self) -> None:
+        self._end = time.monotonic() + SLICE_S
+
+    def remaining_s(self) -> float:
+        return self._end - time.monotonic()
+
+
 def _cache_bytes(memory_mb: int) -> int:
     """What is kept counts as the task's memory: a quarter of the limit, at most."""
     return min(CACHE_BYTES, memory_mb * MIB // 4) if memory_mb else CACHE_BYTES
-
-
-def _for_ever() -> float:
-    return float("inf")
 
 
 def _hinter(descriptor: int) -> Callable[[str, int, int], None]:
@@ -212,14 +237,15 @@ class _Link:
 class _TombstoneWatch:
     """A thread that sees that the running job is cancelled, or the parent dead."""
 
-    def __init__(self, store: Store, link: _Link, page: ProgressPage) -> None:
+    def __init__(self, store: Store, link: _Link, page: ProgressPage, look_s: float) -> None:
         self._store = store
         self._link = link
         self._page = page
+        self._look_s = look_s
         self._job = ""
         self._parent = os.getppid()
         self._tick = threading.Event()
-        threading.Thread(target=self._run, name="lambdamr-tombstone", daemon=True).start()
+        threading.Thread(target=self._run, name=KEPT_THREAD, daemon=True).start()
 
     def watch(self, job: str) -> None:
         """Watch this job from now on; "": none."""
@@ -227,7 +253,7 @@ class _TombstoneWatch:
         self._job = job
 
     def _run(self) -> None:
-        while not self._tick.wait(TOMBSTONE_S):
+        while not self._tick.wait(self._look_s):
             self._page.beat()
             if os.getppid() != self._parent:
                 os.killpg(0, signal.SIGKILL)

@@ -67,8 +67,8 @@ class Context:
     """Take a queued event of a job, to run it here; None where none is queued."""
     run: Callable[[Event], None]
     """Run an event inside the waiting task."""
-    width: int
-    """Lanes that a nested job may use."""
+    workers: int
+    """Tasks that run at a time, here and elsewhere."""
     owner: str = ""
     """Local backend: the executor whose workers run the job."""
     archive: Callable[[], bytes] = bytes

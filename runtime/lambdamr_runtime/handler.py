@@ -4,38 +4,18 @@ The embedded backend starts `main` in processes of its own; they differ from a c
 in where events come from.
 """
 
+import json
 import os
 import select
 import shutil
 import signal
 import socket
-import sys
 
 from lambdamr_runtime.channel import Channel, Verb
 from lambdamr_runtime.child import Settings
 from lambdamr_runtime.errors import LambdamrError
 from lambdamr_runtime.sandbox import Sandbox
 from lambdamr_runtime.wire import Event
-
-
-class Handler:
-    """Runs events in a kept child process.
-
-    Args:  settings: where and how tasks run.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._sandbox = Sandbox(settings)
-
-    def start(self) -> None:
-        self._sandbox.start()
-
-    def handle(self, event: bytes, surroundings: "PoolLink") -> None:
-        """Run one event to its end."""
-        self._sandbox.run(Event.decode(event), surroundings)
-
-    def stop(self) -> None:
-        self._sandbox.stop()
 
 
 class PoolLink:
@@ -58,22 +38,22 @@ class PoolLink:
         return bool(ready)
 
 
-def main(arguments: list[str]) -> None:
-    """Serve a local pool: its socket, then the fields of Settings, in order."""
-    descriptor, root, name, scratch, memory_mb, width, owner, hints = arguments
-    channel = Channel(socket.socket(fileno=int(descriptor)))
-    settings = Settings(
-        root, name, scratch, int(memory_mb), int(width), owner, int(hints), channel.fileno()
-    )
+def main(settings: str) -> None:
+    """Run the events of a local pool until it goes away.
+
+    Args:  settings: the fields of Settings, as JSON; `private` is the socket to the pool.
+    """
+    given = Settings(**json.loads(settings))
+    channel = Channel(socket.socket(fileno=given.private))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    handler = Handler(settings)
-    handler.start()
+    sandbox = Sandbox(given)
+    sandbox.start()
     link = PoolLink(channel)
     try:
         channel.send(Verb.READY)
         while (message := channel.receive()) is not None:
             try:
-                handler.handle(message[1], link)
+                sandbox.run(Event.decode(message[1]), link)
             except LambdamrError as error:
                 channel.send(Verb.FAILED, str(error).encode())
             else:
@@ -81,10 +61,6 @@ def main(arguments: list[str]) -> None:
     except OSError:  # the pool went away in the middle of a message
         pass
     finally:
-        handler.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
+        sandbox.stop()
+        shutil.rmtree(given.scratch, ignore_errors=True)
         os._exit(0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

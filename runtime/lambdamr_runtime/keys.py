@@ -3,7 +3,7 @@
 functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
 data/{sha}                           jobs/{job}/{stage}/args
 shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
-    {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}.{attempt}.{execution}
+    {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}/{attempt}.{execution}
 jobs/{job}/output/                   jobs/{job}/{stage}/results/{chunk}.{execution}
     part-{partition}.{execution}     jobs/{job}/{stage}/launched/{lo}-{hi}
                                      jobs/{job}/{stage}/groups/{group} · failed/{chunk}
@@ -11,17 +11,33 @@ jobs/{job}/output/                   jobs/{job}/{stage}/results/{chunk}.{executi
 """
 
 import os
+import re
 import time
 from dataclasses import dataclass
 
 from lambdamr_runtime.errors import CorruptObject
 
 JOBS = "jobs/"
+FUNCTIONS = "functions/"
+DATA = "data/"
+
+_JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
+_SHA = re.compile(r"[0-9a-f]{64}")
 
 
 def new_job_id(now_s: float) -> str:
     """Return a fresh job id; ids sort by the second they were made in (UTC)."""
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now_s)) + os.urandom(6).hex()
+
+
+def is_job_id(name: str) -> bool:
+    """Whether a name can be one that new_job_id made: others lie there by mistake."""
+    return _JOB_ID.fullmatch(name) is not None
+
+
+def is_sha(name: str) -> bool:
+    """Whether a name can be that of a function or data object."""
+    return _SHA.fullmatch(name) is not None
 
 
 def new_execution_id() -> str:
@@ -30,11 +46,11 @@ def new_execution_id() -> str:
 
 
 def function_key(sha: str) -> str:
-    return f"functions/{sha}"
+    return f"{FUNCTIONS}{sha}"
 
 
 def data_key(sha: str) -> str:
-    return f"data/{sha}"
+    return f"{DATA}{sha}"
 
 
 @dataclass(frozen=True, slots=True)

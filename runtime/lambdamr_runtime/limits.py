@@ -10,9 +10,6 @@ MIB = 1024 * KIB
 EVENT_BYTES = 64 * KIB
 """Largest event that lambdamr sends. AWS takes 1 MB; small events keep a launch fast."""
 
-LAMBDA_TIMEOUT_S = 900.0
-"""Longest life of one invocation on AWS Lambda."""
-
 LIST_PAGE = 1000
 """Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
 
@@ -41,6 +38,14 @@ CACHE_BYTES = 512 * MIB
 """What a warm process keeps of functions, broadcast data and resolved references (as stored)."""
 
 # --- lanes and chunks ---------------------------------------------------------------------------
+LANES_PER_WORKER = 4
+"""Lanes of a stage per local worker: whoever is free takes the next one, so that slow tasks,
+however they lie, keep no worker idle."""
+
+SLICE_S = 0.05
+"""How long a lane keeps a local worker while others wait: then it goes to the end of the queue. So
+long tasks run in input order, and a call made during a long map is not served after it."""
+
 CHUNKS_PER_LANE = 32
 """Chunks per lane with automatic chunking: at most 1/32 of a lane's work is lost to imbalance."""
 
@@ -71,9 +76,15 @@ POLL_MAX_S = 10.0
 """The poller's pause grows from POLL_FIRST_S to max(POLL_FLOOR_S, POLL_SHARE x elapsed), at most
 POLL_MAX_S."""
 
+STORE_PATIENCE_S = 300.0
+"""A client gives a job up after so long without one successful look at the store."""
+
 TOMBSTONE_S = 2.0
 """A running lane looks for a cancelled job this often; a queued event older than this looks
 before it starts."""
+
+NEAR_LOOK_S = 0.2
+"""The same where a look costs microseconds: in a local directory."""
 
 MEMORY_CHECK_S = 0.02
 """The watchdog reads the memory of a task's process this often."""

@@ -21,6 +21,12 @@ from io import TextIOWrapper
 from lambdamr_runtime.limits import LOG_BYTES, OUTPUT_BYTES
 from lambdamr_runtime.wire import Frame, decode_frames, encode_frames
 
+KEPT_THREAD = "lambdamr-tombstone"
+"""The one thread of a worker's process that outlives its tasks."""
+
+NESTED_PATIENCE_S = 0.2
+"""How long the thread of a nested executor may take to end after its task."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -243,8 +249,10 @@ def _has_children() -> bool:
 
 
 def _foreign_threads() -> bool:
-    main = threading.main_thread()
-    return any(
-        thread is not main and not thread.name.startswith("lambdamr-")
-        for thread in threading.enumerate()
-    )
+    """Whether a thread runs that a task started; those of nested executors end in a moment."""
+    kept = (threading.main_thread().name, KEPT_THREAD)
+    left = [thread for thread in threading.enumerate() if thread.name not in kept]
+    for thread in left:
+        if thread.name.startswith("lambdamr-"):
+            thread.join(NESTED_PATIENCE_S)
+    return any(thread.is_alive() for thread in left)

@@ -9,7 +9,7 @@ from typing import Any
 from lambdamr_runtime import context, serialize
 from lambdamr_runtime.errors import CorruptObject, JobFailed
 from lambdamr_runtime.keys import last_number
-from lambdamr_runtime.store import Store
+from lambdamr_runtime.store import Store, checked_sha
 from lambdamr_runtime.wire import Frame, FrameKind, Outcome
 
 
@@ -18,7 +18,7 @@ def load_data(key: str) -> Any:
     ctx = context.required()
     kept = ctx.cache.get(key)
     if kept is None:
-        data = ctx.store.get(key)
+        data = checked_sha(ctx.store.get(key), key)
         kept = (serialize.loads(data),)
         ctx.cache.keep(key, kept, len(data))
     return kept[0]

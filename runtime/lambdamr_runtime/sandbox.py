@@ -13,6 +13,7 @@ can be forked at any time. A crash, a time limit and a memory limit are all seen
 within MEMORY_CHECK_S; the next child records what happened and goes on with the lane.
 """
 
+import contextlib
 import os
 import resource
 import select
@@ -141,9 +142,9 @@ class Sandbox:
     def _answer(self, child: "_Child", verb: Verb, body: bytes, surroundings: Surroundings) -> None:
         if verb is Verb.INVOKE:
             surroundings.invoke(body)
-            child.channel.send(Verb.LAUNCHED)
+            child.answer(Verb.LAUNCHED)
         elif verb is Verb.TAKE:
-            child.channel.send(Verb.TAKEN, surroundings.take(body))
+            child.answer(Verb.TAKEN, surroundings.take(body))
 
     def _check(self, child: "_Child") -> Death | None:
         """Return how the child ended, or is ended here for passing a limit."""
@@ -258,6 +259,11 @@ class _Child:
         """Return the next message, or None if none comes in time or the child is dead."""
         ready, _, _ = select.select((self.channel,), (), (), patience_s)
         return self.channel.receive() if ready else None
+
+    def answer(self, verb: Verb, body: bytes = b"") -> None:
+        """Send an answer; a child that has just died gets none, and its death is seen next."""
+        with contextlib.suppress(OSError):
+            self.channel.send(verb, body)
 
     def has_ended(self) -> bool:
         if self._status is None:

@@ -164,8 +164,17 @@ def _forms(error: BaseException, dumps: Dumps) -> Iterator[object]:
     if isinstance(error, BaseExceptionGroup):
         parts = [_Loaded(_pickled(part, dumps)) for part in error.exceptions]
         args = plain = (error.message, parts)
-    yield _Rebuilt(type(error), args, dict(error.__dict__))
-    yield _Rebuilt(type(error), plain, {})
+    kept = {name: value for name, value in error.__dict__.items() if _travels(value, dumps)}
+    yield _Rebuilt(type(error), args, kept)
+    yield _Rebuilt(type(error), plain, kept)
+
+
+def _travels(value: object, dumps: Dumps) -> bool:
+    try:
+        loads(dumps(value))
+    except BaseException:  # whatever its __reduce__ or constructor raises
+        return False
+    return True
 
 
 class _Loaded:

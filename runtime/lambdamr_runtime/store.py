@@ -209,6 +209,24 @@ def unstamped(data: bytes, key: str) -> tuple[str, bytes]:
     return data[: STAMP_BYTES - 1].decode("ascii", "replace"), data[STAMP_BYTES:]
 
 
+def sha256_of(data: bytes) -> str:
+    """Return the hex digest by which data is named."""
+    from hashlib import sha256  # OpenSSL is slow to load, and small calls hash nothing
+
+    return sha256(data).hexdigest()
+
+
+def checked_sha(data: bytes, key: str) -> bytes:
+    """Return the data of a key that ends in its sha256.
+
+    Raises:  CorruptObject: it is not what was stored.
+    """
+    found = sha256_of(data)
+    if not key.endswith(found):
+        raise CorruptObject(f"{key} is damaged: the sha256 of what it holds is {found}")
+    return data
+
+
 def _backend_of(root: str) -> ObjectStore:
     path = local_path(root)
     if path is not None:

@@ -21,7 +21,7 @@ from lambdamr_runtime.keys import JobKeys, function_key, last_number, new_execut
 from lambdamr_runtime.lanes import children, tree_arity
 from lambdamr_runtime.limits import SLOWEST_MARGIN, TOMBSTONE_S, WHOLE_ARGS_BYTES
 from lambdamr_runtime.modules import ShippedModules
-from lambdamr_runtime.store import Store
+from lambdamr_runtime.store import Store, checked_sha, sha256_of
 from lambdamr_runtime.wire import (
     CLIENT,
     Death,
@@ -51,6 +51,11 @@ class Host:
     """Frames that a dead execution had finished, as far as they were kept."""
     clean: Callable[[], bool]
     """Restore the process after a chunk; False if it must be replaced."""
+    look_s: float = TOMBSTONE_S
+    """Seconds between two looks for a tombstone while a lane runs."""
+    looks_first: bool = False
+    """Look for a chunk's outcome before running it: it may be cancelled. A request per chunk,
+    worth it where requests cost microseconds."""
 
 
 class Worker:
@@ -101,7 +106,7 @@ class Worker:
         slowest = 0.0
         for position in range(event.cursor, len(chunks)):
             chunk = chunks[position]
-            if chunk in done:
+            if chunk in done or (self._host.looks_first and self._has_outcome(run, chunk)):
                 continue
             if self._is_time_to_look() and self._is_cancelled(run):
                 return None
@@ -206,10 +211,13 @@ class Worker:
 
     def _is_time_to_look(self) -> bool:
         now = self._clock.monotonic()
-        due = now - self._looked > TOMBSTONE_S
+        due = now - self._looked > self._host.look_s
         if due:
             self._looked = now
         return due
+
+    def _has_outcome(self, run: StageRun, chunk: int) -> bool:
+        return self._store.exists(run.keys.outcome(run.plan.group_of(chunk), chunk))
 
     def _is_cancelled(self, run: StageRun) -> bool:
         return self._store.exists(JobKeys(run.manifest.job).cancelled)
@@ -232,7 +240,7 @@ class Worker:
         work: Work | None = self._cache.get(key)
         if work is not None:
             return work
-        data = stage.inline_function or self._store.get(key)
+        data = stage.inline_function or checked_sha(self._store.get(key), key)
         function = FunctionObject.decode(data, key)
         self._install(function.archive)
         work = serialize.loads(function.pickled)
@@ -241,7 +249,7 @@ class Worker:
 
     def _install(self, archive: bytes) -> None:
         """Make shipped modules importable; nothing kept with others survives the change."""
-        sha = _sha256(archive) if archive else ""
+        sha = sha256_of(archive) if archive else ""
         if sha != self._modules.sha:
             self._cache.clear()
             self._modules.install(archive, sha)
@@ -269,9 +277,3 @@ class Worker:
         """Return the packed arguments whole where they are small, else just their index."""
         wanted = max(WHOLE_ARGS_BYTES, args_index_bytes(run.plan.chunks))
         return self._store.get_range(run.keys.args, 0, wanted)
-
-
-def _sha256(data: bytes) -> str:
-    from hashlib import sha256  # OpenSSL is slow to load, and few functions ship modules
-
-    return sha256(data).hexdigest()

@@ -1,0 +1,252 @@
+"""How a client follows jobs: what it counts and when, launches that are called off, lost stores."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from time import monotonic
+from typing import TypeVar
+
+import pytest
+
+from lambdamr.attaching import follow
+from lambdamr.engine import Engine
+from lambdamr.futures import Futures
+from lambdamr.job import Job
+from lambdamr.tracking import Poller, TrackedJob, TrackedStage
+from lambdamr_runtime import context
+from lambdamr_runtime.barrier import EndKind, Report, end_job
+from lambdamr_runtime.chunk import StageRun
+from lambdamr_runtime.errors import CorruptObject, JobFailed, ReceiptMismatch, StoreError
+from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.limits import STORE_PATIENCE_S
+from lambdamr_runtime.store import open_store
+from tests import faults
+from tests.cluster import Cluster
+from tests.faulty_stores import InterceptedStore, Outage, Request
+from tests.test_protocol import followed, map_drafts, map_reduce_drafts, results_of, squares
+
+PATIENCE_S = 30.0
+
+T = TypeVar("T")
+
+
+@pytest.fixture(autouse=True)
+def _no_task_after_the_test() -> Iterator[None]:
+    """Code after a test does not run inside a task."""
+    yield
+    context.enter(None)
+
+
+# --- counts and waits ---------------------------------------------------------------------------
+
+
+def test_failures_are_counted_when_futures_have_failed() -> None:
+    """Whoever sees a failure counted finds a future that has failed."""
+    cluster = Cluster()
+    manifest = cluster.launch(*map_drafts(tasks=4))
+    job = TrackedJob(manifest, cluster, Poller(cluster))
+    seen: list[bool] = []
+
+    def make_error(stage: TrackedStage, _: int) -> BaseException:
+        seen.append(stage.failed <= sum(future.done() for future in stage.futures))
+        return JobFailed("by a test")
+
+    job.give_up(make_error, Report("failed"))
+    assert seen == [True] * 4
+    assert job.stages[0].failed == 4
+
+
+def test_a_wait_that_ends_early_goes_on() -> None:
+    """Without a timeout there is no TimeoutError, whatever wakes a wait."""
+    cluster = Cluster()
+    manifest = cluster.launch(*map_drafts(tasks=4))
+    job = followed(manifest, cluster, Poller(cluster))
+    wakes: list[float | None] = []
+
+    def wake(stages: Sequence[TrackedStage], timeout: float | None, stop_on_error: bool) -> None:
+        wakes.append(timeout)
+        if len(wakes) == 3:
+            cluster.run_all()
+            stages[0].wait(PATIENCE_S, stop_on_error)
+
+    assert Futures(job.stages[0].futures, progress=wake).result() == squares(4)
+    assert wakes == [None] * 3
+
+
+def test_a_wait_with_bars_has_one_deadline() -> None:
+    """Bars and the wait behind them share the timeout."""
+    cluster = Cluster()
+    job = followed(cluster.launch(*map_reduce_drafts()), cluster, Poller(cluster))
+    left: list[float | None] = []
+
+    def bars(stages: Sequence[TrackedStage], timeout: float | None, stop_on_error: bool) -> None:
+        left.append(timeout)
+        stages[0].wait(timeout, stop_on_error)
+
+    begun = monotonic()
+    assert not Job(job, bars).wait(0.4)
+    assert monotonic() - begun < 0.7
+    assert left == [0.4]
+    job.poller.cancel_job(job)
+
+
+# --- launches that are called off ---------------------------------------------------------------
+
+
+def waiting_job(engine: Engine, cluster: Cluster) -> tuple[TrackedJob, TrackedJob]:
+    """Return a launched job, and one that waits for a future of it."""
+    first = followed(cluster.launch(*map_drafts(tasks=1)), cluster, engine.poller)
+    submission = cluster.prepare(*map_drafts(tasks=8, chunksize=1))
+    return first, engine.start(replace(submission, awaited=(first.stages[0].futures[0],)))
+
+
+@pytest.mark.parametrize("how", ["job", "futures"])
+def test_a_job_cancelled_on_its_way_is_not_launched(how: str) -> None:
+    """Cancelled after its arguments were found done, while it was being stored: nobody runs it."""
+    cancels: list[Callable[[], object]] = []
+
+    def around(request: Request, act: Callable[[], T], /) -> T:
+        if cancels and request.verb == "put" and request.key.endswith("job.json"):
+            cancels.pop()()
+        return act()
+
+    cluster = Cluster(store=InterceptedStore(open_store("memory://"), around))
+    engine = Engine(cluster)
+    first, job = waiting_job(engine, cluster)
+    futures = Futures(job.stages[0].futures)
+    if how == "job":
+        cancels.append(lambda: engine.poller.cancel_job(job))
+    else:
+        cancels.append(lambda: [future.cancel() for future in futures])
+    cluster.run_all()
+    assert first.wait(PATIENCE_S)
+    assert job.wait(PATIENCE_S)
+    engine.poller.wait_until_idle()
+    assert futures.counts()["cancelled"] == 8
+    assert {event.job for event in cluster.log.invoked} == {first.manifest.job}
+    assert cluster.store.exists(JobKeys(job.manifest.job).cancelled)
+
+
+def test_a_job_that_is_being_cancelled_is_not_gone() -> None:
+    """A look that comes while an unlaunched job is cancelled leaves its futures alone."""
+    cluster = Cluster()
+    engine = Engine(cluster)
+    first, job = waiting_job(engine, cluster)
+
+    def look_meanwhile(_: object) -> None:
+        cluster.run_all()
+        engine.poller.look()
+        after = followed(cluster.run(*map_drafts(tasks=1)), cluster, engine.poller)
+        assert after.wait(PATIENCE_S)
+
+    job.stages[0].futures[0].add_done_callback(look_meanwhile)
+    engine.poller.cancel_job(job)
+    assert first.wait(PATIENCE_S)
+    assert all(future.cancelled() for future in job.stages[0].futures)
+
+
+def test_tasks_of_a_chunk_are_cancelled_together() -> None:
+    """The last task of a chunk gives it its outcome; cancelling again changes nothing."""
+    cluster = Cluster(1)
+    job = followed(cluster.launch(*map_drafts(tasks=6, chunksize=2)), cluster, Poller(cluster))
+    futures = job.stages[0].futures
+    for _ in range(2):
+        assert [futures[task].cancel() for task in (2, 3)] == [True, True]
+    cluster.run_all()
+    assert job.wait(PATIENCE_S)
+    assert job.stages[0].failed == 2
+    kinds = [type(value) for value in cluster.values(job.manifest)]
+    assert kinds == [int, int, CancelledError, CancelledError, int, int]
+
+
+# --- stores that fail ---------------------------------------------------------------------------
+
+
+def test_a_take_over_that_fails_is_tried_again() -> None:
+    """A store that refuses a request of the sweep only delays it."""
+    outage = Outage(2, lambda each: each.verb == "head" and each.key.endswith("report.json"))
+    cluster = Cluster(store=InterceptedStore(open_store("memory://"), outage))
+    manifest = cluster.launch(*map_drafts())
+    cluster.queue.clear()
+    job = TrackedJob(manifest, cluster, Poller(cluster))
+    follow(job)
+    faults.wait_until(lambda: cluster.queue, "a sweep")
+    assert outage.left == 0
+    cluster.run_all()
+    assert results_of(job) == squares(manifest.stages[0].tasks)
+
+
+def test_a_store_that_stays_away_ends_the_futures() -> None:
+    """After minutes without one successful look a job is StoreError; one look, and they begin
+    anew.
+    """
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += STORE_PATIENCE_S / 4
+        return now[0]
+
+    for refused, survives in ((4, True), (1_000_000, False)):
+        outage = Outage(refused, lambda request: request.verb in ("get", "list"))
+        cluster = Cluster()
+        manifest = cluster.run(*map_drafts(tasks=4))
+        client = Cluster(store=InterceptedStore(cluster.store, outage))
+        job = followed(manifest, client, Poller(client, clock))
+        if survives:
+            assert results_of(job) == squares(4)
+            continue
+        error = job.stages[0].futures[0].exception(PATIENCE_S)
+        assert type(error) is StoreError
+        assert "could not be looked at for 300 s: Could not list" in str(error)
+        assert f"lambdamr.attach({manifest.job!r})" in str(error)
+        assert job.wait(PATIENCE_S)
+
+
+def test_nothing_is_printed_where_no_logging_is_set_up() -> None:
+    """A warning of the library is for the program's own handlers: stderr stays as it is."""
+    program = "import lambdamr.tracking as t; t.logger.warning('the store is away')"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("", "")
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunksize", [1, 8])
+def test_a_removed_outcome_is_named(chunksize: int) -> None:
+    """A job that is done has all outcomes: one that is not there is CorruptObject with its key."""
+    cluster = Cluster()
+    manifest = cluster.run(*map_drafts(tasks=8, chunksize=chunksize))
+    key = StageRun.of(manifest, 0).keys.outcome(0, 0)
+    if chunksize == 8:  # a job of one chunk is done with its outcome
+        end_job(cluster.store, JobKeys(manifest.job), Report("done"))
+    cluster.store.delete([key])
+    job = followed(manifest, cluster, Poller(cluster))
+    error = job.stages[0].futures[0].exception(PATIENCE_S)
+    assert type(error) is CorruptObject
+    assert key in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"), [(EndKind.RECEIPTS, ReceiptMismatch), (EndKind.PLAIN, JobFailed)]
+)
+def test_the_kind_of_an_end_decides_the_error(kind: EndKind, raised: type[Exception]) -> None:
+    """Not the words of its reason: ReceiptMismatch is what the report says to be one."""
+    cluster = Cluster()
+    manifest = cluster.launch(*map_reduce_drafts())
+    report = Report("failed", "Receipts differ: by a test.", 1.0, kind=kind)
+    end_job(cluster.store, JobKeys(manifest.job), report)
+    job = Job(followed(manifest, cluster, Poller(cluster)), None)
+    with pytest.raises(JobFailed, match="by a test") as caught:
+        job.result(PATIENCE_S)
+    assert type(caught.value) is raised
+
+
+def test_a_job_of_an_older_report_has_a_plain_end() -> None:
+    """A report without a kind is read as it was meant."""
+    stamped = b'0123456789abcdef\n{"status": "done", "reason": "", "ended_s": 1.0, "stages": []}'
+    assert Report.decode(stamped, "report.json") == Report("done", "", 1.0)
