@@ -23,7 +23,6 @@ from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
     Slice,
     SliceIdentity,
-    SliceIdentity,
     column_span,
     decode_column,
     decode_slice,

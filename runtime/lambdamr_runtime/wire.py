@@ -33,6 +33,9 @@ MALFORMED = (
 )
 """What parsing damaged bytes may raise; decoders turn all of it into CorruptObject."""
 
+CLIENT = "client"
+"""The worker of an outcome that cancels its chunk."""
+
 MAX_TRIES = 0xFFFF
 """Most tries that a frame counts."""
 
@@ -283,7 +286,7 @@ class Outcome:
     peak_mb: float
     """Peak resident memory of the process so far."""
     worker: str
-    """Name of the process that ran it."""
+    """Name of the process that ran it; CLIENT where the client cancelled it."""
     frames: bytes = field(default=b"", repr=False)
     """Encoded frames; empty where they are in `results`."""
     results: str = ""
@@ -408,7 +411,8 @@ def _typed(record: _Record) -> _Record:
 
     Raises:  TypeError: naming the field.
     """
-    for name, accepted in _accepted(type(record)):
+    cls: Any = type(record)  # Any: mypy takes the __hash__ of its instances for the class's own
+    for name, accepted in _accepted(cls):
         value = getattr(record, name)
         if not isinstance(value, accepted):
             raise TypeError(f"{name} is {value!r:.40}")
