@@ -39,6 +39,7 @@ from lambdamr_runtime.errors import (
 )
 
 if TYPE_CHECKING:
+    from lambdamr import reducers
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
     from lambdamr.inputs import lines
@@ -50,6 +51,7 @@ _LOADED_ON_USE = {
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
     "lines": "lambdamr.inputs",
+    "reducers": "lambdamr",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
 
@@ -91,6 +93,7 @@ __all__ = [
     "clean",
     "get_all_results",
     "lines",
+    "reducers",
     "wait",
 ]
 
@@ -100,6 +103,8 @@ def __getattr__(name: str) -> object:
 
     if name not in _LOADED_ON_USE:
         raise AttributeError(f"module 'lambdamr' has no attribute {name!r}")
+    if _LOADED_ON_USE[name] == __name__:  # a module of its own
+        return import_module(f"{__name__}.{name}")
     value = getattr(import_module(_LOADED_ON_USE[name]), name)
     globals()[name] = value
     return value

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lambdamr.job import Job
     from lambdamr.submission import StageDraft
     from lambdamr.tracking import TrackedJob
+    from lambdamr_runtime.reducers import Reducer
 
 SERIALIZERS = ("cloudpickle", "dill")
 
@@ -177,9 +178,14 @@ class Executor:
         self,
         mapper: Callable[[Any], Any] | Sequence[Callable[[Any], Any]],
         inputs: "str | Input | Iterable[Any]",
-        reducer: Callable[[Any, Any], Any],
+        reducer: "Callable[[Any, Any], Any] | Reducer | None",
         *,
         reducers: int | None = None,
+        combiner: "Callable[[Any, Any], Any] | Reducer | None" = None,
+        partitioner: Callable[[Any, int], int] | None = None,
+        sort_key: Callable[[Any], Any] | None = None,
+        spill_share: float | None = None,
+        merge_width: int | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
@@ -190,14 +196,25 @@ class Executor:
                   a dict. Several mappers run fused: each gets the pairs of the one before.
                   inputs: a URI, path or glob, or a list of them: lines of text; see
                   `lambdamr.lines`. Any other iterable stands for its items.
-                  reducer: reducer(key, values) returns the key's value, or, as a generator,
-                  yields (key, value) pairs. values is an iterator, to be read once.
+                  reducer: one of `lambdamr.reducers`, which combine on the map side; or
+                  reducer(key, values), which returns the key's value, or, as a generator, yields
+                  (key, value) pairs. values is an iterator, to be read once. None: the mapper's
+                  pairs, in order, are the output.
                   reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  combiner: combiner(key, values) -> value, which replaces any number of a plain
+                  reducer's values before they travel; or one of `lambdamr.reducers` that can.
+                  partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
+                  None: by hash.
+                  sort_key: sort_key(key) stands for the key where keys are compared and ordered:
+                  equal for equal keys and for these alone. For types of keys without an order.
+                  spill_share: share of a worker's free memory that a task's data may fill before
+                  it goes to temporary files, above 0, at most 1; None: a half.
+                  merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
                   retries, retry_on, timeout_s: of each task, as of `map`.
         Returns:  the job, at once.
         Raises:   InputNotFound and other InvalidInput; ValueError; RuntimeError: after shutdown.
         """
-        from lambdamr.job import Job, map_reduce_drafts
+        from lambdamr.job import Job, KeyOptions, StageLimits, map_reduce_drafts
 
         _check_positive(reducers=reducers)
         _check_retries(retries)
@@ -208,11 +225,12 @@ class Executor:
             inputs,
             reducer,
             engine.backend,
-            partitions=reducers or engine.backend.width,
-            retries=retries,
-            retry_on=_as_tuple(retry_on),
-            timeout_s=_limit(timeout_s, self._timeout_s),
-        )
+            KeyOptions(
+                reducers or engine.backend.width, combiner, partitioner, sort_key,
+                spill_share, merge_width,
+            ),
+            StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),
+        )  # fmt: skip
         return Job(self._start(drafts), self.bars())
 
     def put(self, obj: Any) -> Data:

@@ -3,45 +3,87 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lambdamr.futures import Futures, Progress
 from lambdamr.submission import StageDraft
-from lambdamr_runtime.errors import CorruptObject, DuplicateKey, JobFailed, ReceiptMismatch
+from lambdamr_runtime.errors import DuplicateKey, JobFailed, ReceiptMismatch
+from lambdamr_runtime.stopwatch import PHASES
 from lambdamr_runtime.wire import StageKind
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
     from lambdamr.tracking import TrackedJob
     from lambdamr_runtime.barrier import Totals
-    from lambdamr_runtime.mapreduce import Reduced
+    from lambdamr_runtime.mapreduce import Mapped, Reduced
+    from lambdamr_runtime.reducers import Reducer
+    from lambdamr_runtime.work import Work
+
+SHOWN_S = 0.005
+"""A phase that took less is not worth a word in a report."""
 
 ITEM_TASKS_PER_LANE = 4
 """Map tasks per lane over the items of an iterable."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeyOptions:
+    """How pairs are combined, partitioned and kept in memory; fields as of Executor.map_reduce."""
+
+    partitions: int
+    combiner: "Callable[[Any, Any], Any] | Reducer | None" = None
+    partitioner: Callable[[Any, int], int] | None = None
+    sort_key: Callable[[Any], Any] | None = None
+    spill_share: float | None = None
+    merge_width: int | None = None
+
+    def __post_init__(self) -> None:
+        for fn in (self.partitioner, self.sort_key):
+            if fn is not None and not callable(fn):
+                raise TypeError(f"partitioner and sort_key must be callable, got {fn!r}")
+        if self.spill_share is not None and not 0 < self.spill_share <= 1:
+            raise ValueError(f"spill_share must be above 0 and at most 1, got {self.spill_share}")
+        if self.merge_width is not None and self.merge_width < 2:
+            raise ValueError(f"merge_width must be >= 2, got {self.merge_width}")
+
+
+@dataclass(frozen=True, slots=True)
+class StageLimits:
+    """Limits of every task; fields as of Executor.map_reduce."""
+
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    timeout_s: float | None = None
+
+
 def map_reduce_drafts(
     mappers: tuple[Callable[[Any], Any], ...],
     inputs: object,
-    reducer: Callable[[Any, Any], Any],
+    reducer: "Callable[[Any, Any], Any] | Reducer | None",
     backend: "Backend",
-    *,
-    partitions: int,
-    retries: int,
-    retry_on: tuple[type[BaseException], ...],
-    timeout_s: float | None,
+    options: KeyOptions,
+    limits: StageLimits,
 ) -> list[StageDraft]:
-    """Plan the two stages of a map_reduce.
+    """Plan the stages of a map_reduce: two, or one without a reducer.
 
     Raises:  InvalidInput: an input cannot be used. TypeError: a function cannot be called.
+             ValueError: options that do not go together.
     """
     from lambdamr.inputs import Input, as_input
-    from lambdamr_runtime.mapreduce import Map, Reduce
+    from lambdamr_runtime.mapreduce import Map, Reduce, Tuning
+    from lambdamr_runtime.memory import SPILL_SHARE
+    from lambdamr_runtime.runs import Keying
 
-    for fn in (*mappers, reducer):
+    for fn in mappers if reducer is None else (*mappers, reducer):
         if not callable(fn):
             raise TypeError(f"mapper and reducer must be callable, got {fn!r}")
+    if not mappers:
+        raise ValueError("map_reduce() needs at least one mapper, got none")
+    combine = _combine(reducer, options)
+    keying = Keying(options.partitioner, options.sort_key)
+    tuning = Tuning(options.spill_share or SPILL_SHARE, options.merge_width)
     source = as_input(inputs)
     if isinstance(source, Input):
         splits = source.splits(backend.width, backend.memory_mb)
@@ -49,28 +91,49 @@ def map_reduce_drafts(
         reader, input_bytes = source.reader, sum(split.hi - split.lo for split in splits)
     else:
         args, reader, input_bytes = _item_tasks(source, backend.width), None, 0
-    limits = {"timeout_s": timeout_s, "retries": retries, "max_failures": 0}
-    return [
-        StageDraft(
+
+    def draft(name: str, kind: StageKind, work: "Work", tasks: int, **more: Any) -> StageDraft:
+        return StageDraft(
+            name,
+            kind,
+            work,
+            tasks,
+            1,
+            timeout_s=limits.timeout_s,
+            retries=limits.retries,
+            max_failures=0,
+            memory_mb=backend.memory_mb,
+            **more,
+        )
+
+    partitions = 0 if reducer is None else options.partitions
+    mapping = Map(mappers, reader, limits.retry_on, combine, keying, tuning)
+    drafts = [
+        draft(
             "map",
             StageKind.MAP,
-            Map(mappers, reader, retry_on),
+            mapping,
             len(args),
-            1,
-            args,
+            args=args,
             partitions=partitions,
             input_bytes=input_bytes,
-            **limits,  # type: ignore[arg-type]  # a dict of mixed numbers
-        ),
-        StageDraft(
-            "reduce",
-            StageKind.REDUCE,
-            Reduce(reducer, retry_on),
-            partitions if args else 0,
-            1,
-            **limits,  # type: ignore[arg-type]  # a dict of mixed numbers
-        ),
+        )
     ]
+    if reducer is not None:
+        reducing = Reduce(reducer, limits.retry_on, keying, tuning)
+        drafts.append(draft("reduce", StageKind.REDUCE, reducing, partitions if args else 0))
+    return drafts
+
+
+def _combine(reducer: object, options: KeyOptions) -> "Reducer":
+    """Return what the dictionary of a map task holds."""
+    from lambdamr_runtime.reducers import Reducer, collect, combining
+
+    if options.combiner is None:
+        return reducer if isinstance(reducer, Reducer) else collect
+    if reducer is None or isinstance(reducer, Reducer):
+        raise ValueError("combiner= goes with a reducer(key, values) of your own alone")
+    return combining(options.combiner)
 
 
 def _item_tasks(items: Sequence[Any], lanes: int) -> list[list[Any]]:
@@ -106,7 +169,14 @@ def _counts(totals: "Totals") -> Iterator[str]:
         yield f"emitted {totals.emitted:,} pairs, wrote {totals.pairs_written:,}"
     if totals.pairs_read:
         yield f"read {totals.pairs_read:,} pairs of {totals.keys:,} keys"
+    if totals.output_pairs:
         yield f"wrote {totals.output_pairs:,} pairs, {totals.output_bytes:,} bytes"
+    if totals.spilled_bytes:
+        yield f"spilled {totals.spilled_runs:,} runs, {totals.spilled_bytes:,} bytes"
+    phases = ((name, getattr(totals, f"{name}_s")) for name in PHASES)
+    spent = [f"{name} {seconds:.2f}" for name, seconds in phases if seconds >= SHOWN_S]
+    if spent:
+        yield f"seconds: {' · '.join(spent)}"
     if totals.failed:
         yield f"{totals.failed:,} failed"
 
@@ -120,7 +190,8 @@ class Job:
         self.map_futures = Futures(tracked.stages[0].futures, progress=progress)
         """One future per map task; its value tells what the task wrote."""
         self.reduce_futures = Futures(tracked.stages[-1].futures, progress=progress)
-        """One future per partition; its value names the output part."""
+        """One future per partition; its value names the output part. Without a reducer these are
+        the map tasks, each of which writes a part."""
 
     @property
     def job_id(self) -> str:
@@ -144,26 +215,40 @@ class Job:
                  DuplicateKey: a reducer yielded a key twice.
         """
         result: dict[Any, Any] = {}
-        for count, (key, value) in enumerate(self.items(timeout), 1):
-            result[key] = value
+        count = 0
+        for keys, values in self._blocks(timeout):
+            result.update(zip(keys, values, strict=True))
+            count += len(keys)
             if len(result) < count:
                 raise DuplicateKey(
-                    f"Job {self.job_id} has the key {key!r} twice, so a dict cannot hold its "
-                    "result. Read it with job.items()."
+                    f"Job {self.job_id} has the key {self._first_repeated()!r} twice, so a dict "
+                    "cannot hold its result. Read it with job.items()."
                 )
         return result
+
+    def _first_repeated(self) -> Any:
+        """Return the first key of the output that is there a second time."""
+        seen: set[Any] = set()
+        for key, _ in self.items():
+            if key in seen:
+                return key
+            seen.add(key)
+        raise AssertionError("the caller has counted one")
 
     def items(self, timeout: float | None = None) -> Iterator[tuple[Any, Any]]:
         """Yield the output pairs, partition by partition, sorted by key in each; raises as
         `result`, at the first pair.
         """
-        from lambdamr_runtime.mapreduce import read_part
+        for keys, values in self._blocks(timeout):
+            yield from zip(keys, values, strict=True)
 
+    def _blocks(self, timeout: float | None) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+        """Yield the keys and values of the output, some at a time."""
+        from lambdamr_runtime.mapreduce import part_blocks
+
+        store = self._job.backend.store
         for part in self._parts(timeout):
-            data = self._job.backend.store.get(part.part)
-            if len(data) != part.size:
-                raise CorruptObject(f"{part.part} has {len(data)} bytes, {part.size} were written.")
-            yield from read_part(data, part.part)
+            yield from part_blocks(partial(store.get_range, part.part), part.size, part.part)
 
     def head(self, n: int = 5) -> list[tuple[Any, Any]]:
         """Return the first pairs of the output; raises as `result`."""
@@ -215,7 +300,7 @@ class Job:
     def _state(self) -> str:
         return self._job.end.status if self._job.end is not None else "running"
 
-    def _parts(self, timeout: float | None) -> "list[Reduced]":
+    def _parts(self, timeout: float | None) -> "list[Reduced | Mapped]":
         if not self.wait(timeout):
             raise TimeoutError(f"Job {self.job_id} was not done within {timeout} s; it goes on.")
         end = self._job.end

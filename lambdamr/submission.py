@@ -40,6 +40,7 @@ class StageDraft:
     same_failures: bool = False
     partitions: int = 0
     input_bytes: int = 0
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ def _stage(
         same_failures=draft.same_failures,
         partitions=draft.partitions,
         input_bytes=draft.input_bytes,
+        memory_mb=draft.memory_mb,
     )
 
 

@@ -163,8 +163,8 @@ class TrackedJob:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is to come any more; a job of several stages ends with its report."""
-        return not any(self.pending) and (len(self.stages) == 1 or self.end is not None)
+        """Whether nothing is to come any more; a job that is counted ends with its report."""
+        return not any(self.pending) and (self.end is not None or not self.manifest.is_counted)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job is over; whether it is."""
@@ -479,7 +479,6 @@ class Poller:
             if stage.missing:
                 self._read_new(stage)
         job.give_up(lambda stage: _ending(stage, report), report)
-
 
     def _check_presence(self, job: TrackedJob) -> None:
         """Give a job up whose objects were deleted: nobody will ever commit the rest of it."""

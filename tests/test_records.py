@@ -1,7 +1,7 @@
 """Laws of splits: every byte in one record, every record in one split."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,9 @@ class CountingStore:
         raise NotImplementedError
 
     def put(self, key: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def put_stream(self, key: str, parts: Iterable[bytes]) -> int:
         raise NotImplementedError
 
     def create(self, key: str, data: bytes, execution: str) -> bool:

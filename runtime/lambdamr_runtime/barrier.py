@@ -9,7 +9,7 @@ the repair for everything.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.chunk import StageRun
@@ -29,6 +29,9 @@ from lambdamr_runtime.wire import (
     Stage,
     StageKind,
 )
+
+if TYPE_CHECKING:
+    from lambdamr_runtime.stopwatch import Phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,19 @@ class Totals:
     keys: int = 0
     output_pairs: int = 0
     output_bytes: int = 0
+    spilled_runs: int = 0
+    """Runs that map tasks could not hold in memory."""
+    spilled_bytes: int = 0
+    """Written to temporary files, by map and reduce tasks."""
+    read_s: float = 0.0
+    map_s: float = 0.0
+    combine_s: float = 0.0
+    sort_s: float = 0.0
+    write_s: float = 0.0
+    fetch_s: float = 0.0
+    merge_s: float = 0.0
+    reduce_s: float = 0.0
+    """Seconds of all tasks in each phase; see lambdamr_runtime.stopwatch.Phases."""
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -154,9 +170,9 @@ class Barrier:
         """
         if not self._is_complete(run, group):
             return False
-        single = len(run.manifest.stages) == 1
-        if not (single and run.plan.groups == 1):
-            self._close_group(run, group, single)
+        counted = run.manifest.is_counted
+        if counted or run.plan.groups > 1:
+            self._close_group(run, group, counted)
             present = {last_number(o.key) for o in self._store.list(run.keys.groups)}
             if len(present) < run.plan.groups:
                 return False
@@ -169,10 +185,10 @@ class Barrier:
         found = {last_number(o.key) for o in self._store.list(run.keys.outcomes(group))}
         return found.issuperset(expected)
 
-    def _close_group(self, run: StageRun, group: int, single: bool) -> None:
+    def _close_group(self, run: StageRun, group: int, counted: bool) -> None:
         if self._store.exists(run.keys.group(group)):
             return
-        body = b"" if single else self._group_body(run, group)
+        body = self._group_body(run, group) if counted else b""
         self._store.create(run.keys.group(group), body, new_execution_id())
 
     def _group_body(self, run: StageRun, group: int) -> bytes:
@@ -192,7 +208,7 @@ class Barrier:
                 totals += _totals_of(value)
                 mapped.append((task, value if isinstance(value, Mapped) else None))
         columns = b""
-        if run.stage.kind is StageKind.MAP:
+        if run.stage.partitions:
             columns = group_columns(mapped, run.stage.partitions)
         return columns + json.dumps(asdict(totals)).encode()
 
@@ -224,7 +240,7 @@ class Barrier:
     def job_ended(self, manifest: Manifest) -> None:
         """Write the report of a job whose stages are all complete."""
         stages: Sequence[Totals] = ()
-        if len(manifest.stages) > 1:
+        if manifest.is_counted:
             runs = [StageRun.of(manifest, i) for i in range(len(manifest.stages))]
             stages = [self._stage_totals(run) for run in runs]
         reason = _excess(manifest, stages) or _receipt_mismatch(manifest, stages)
@@ -240,7 +256,7 @@ class Barrier:
         for group in range(run.plan.groups):
             key = run.keys.group(group)
             body = unstamped(self._store.get(key), key)[1]
-            if run.stage.kind is StageKind.MAP:
+            if run.stage.partitions:
                 from lambdamr_runtime.shuffle import column_span  # as above
 
                 start, length = column_span(_tasks_in(run, group), run.stage.partitions - 1)
@@ -313,6 +329,11 @@ def _totals_of(value: object) -> Totals:
             records=value.records,
             emitted=value.emitted,
             pairs_written=sum(piece.pairs for piece in value.slices),
+            output_pairs=value.emitted if value.part else 0,
+            output_bytes=value.size,
+            spilled_runs=value.spilled_runs,
+            spilled_bytes=value.spilled_bytes,
+            **_seconds(value.phases),
         )
     if isinstance(value, Reduced):
         return Totals(
@@ -320,19 +341,27 @@ def _totals_of(value: object) -> Totals:
             keys=value.keys,
             output_pairs=value.output_pairs,
             output_bytes=value.size,
+            spilled_bytes=value.spilled_bytes,
+            **_seconds(value.phases),
         )
     return Totals()
 
 
+def _seconds(phases: "Phases") -> dict[str, Any]:
+    """Any: floats, which Totals has beside ints."""
+    return {f"{name}_s": getattr(phases, name) for name in phases.__slots__}
+
+
 def _receipt_mismatch(manifest: Manifest, stages: Sequence[Totals]) -> str:
     """Return how written and read differ, or "" where every receipt balances."""
-    for stage, totals, following in zip(manifest.stages, stages, stages[1:], strict=False):
+    for index, (stage, totals) in enumerate(zip(manifest.stages, stages, strict=False)):
         if stage.kind is not StageKind.MAP:
             continue
-        if totals.pairs_written != following.pairs_read:
+        read = stages[index + 1].pairs_read if stage.partitions else totals.pairs_written
+        if totals.pairs_written != read:
             return (
                 f"Receipts differ: map tasks wrote {totals.pairs_written} pairs, reduce tasks "
-                f"read {following.pairs_read}."
+                f"read {read}."
             )
         if not totals.failed and totals.bytes_read != stage.input_bytes:
             return (

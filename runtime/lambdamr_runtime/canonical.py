@@ -112,6 +112,24 @@ def partition_of(key: object, partitions: int) -> int:
     return (((value ^ (value >> 32)) * _ODD_2 & _MASK) * partitions) >> 64
 
 
+def partitions_of(keys: Iterable[object], partitions: int) -> list[int]:
+    """Return `partition_of` each key; text in a loop of its own costs two thirds of the calls."""
+    found: list[int] = []
+    append = found.append
+    from_bytes, odd_1, odd_2, mask = int.from_bytes, _ODD_1, _ODD_2, _MASK
+    for key in keys:
+        if type(key) is not str:
+            append(partition_of(key, partitions))
+            continue
+        try:
+            value = hash(from_bytes(key.encode(), "little")) * odd_1
+        except UnicodeEncodeError:
+            append(partition_of(key, partitions))
+        else:
+            append((((value ^ (value >> 32)) * odd_2 & mask) * partitions) >> 64)
+    return found
+
+
 def key_hash(key: object) -> int:
     """Return a stable hash of a key, equal for equal keys; not mixed.
 

@@ -1,48 +1,79 @@
 """The work of map and reduce tasks.
 
     split ─ records ─▶ mapper ─ pairs ─▶ dictionary ─ partitions ─▶ shuffle object      (Map)
+                                           │ full: sorted run ▶ temporary file ▶ merge ┘
     group indexes ─▶ slices ─▶ dictionary ─ sorted keys ─▶ reducer ─ pairs ─▶ part      (Reduce)
+                       └ too large: merge, block by block ──┘
 
-A partition is grouped in memory by its reduce task, and a split's pairs by its map task.
+Both stay within their share of the worker's memory, whatever the data: see `memory.Room`.
 """
 
-import io
-import itertools
 import pickle
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from types import GeneratorType
 from typing import Any
 
-from lambdamr_runtime.canonical import canonical, partition_of
-from lambdamr_runtime.errors import BadKey, CorruptObject, InvalidPairs, ResultNotSerializable
+from lambdamr_runtime.errors import CorruptObject, ResultNotSerializable
 from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.limits import KIB, MIB
+from lambdamr_runtime.memory import SPILL_SHARE, Room
+from lambdamr_runtime.pairs import Mapper, Pair, add, as_pair, checked, mapped, pair_batches
 from lambdamr_runtime.records import Reader
+from lambdamr_runtime.reducers import Combined, Reducer, States, collect
+from lambdamr_runtime.runs import Hot, Keying, Merger, Run, RunFile, Whole
 from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
+    Block,
+    BlockWriter,
     Slice,
     SliceIdentity,
     column_span,
     decode_column,
-    decode_slice,
+    decode_contents,
+    decode_front,
     encode_columns,
-    encode_slice,
+    encode_front,
+    front_bytes,
     missing_slice,
     slice_of,
 )
-from lambdamr_runtime.store import STAMP_BYTES, Store, open_store
+from lambdamr_runtime.stopwatch import Phases, Stopwatch
+from lambdamr_runtime.store import PART_BYTES, STAMP_BYTES, Store, open_store
 from lambdamr_runtime.wire import Stage
 from lambdamr_runtime.work import TaskEnv
 
 PART_PAIRS = 10_000
-"""Pairs in one pickled block of an output part."""
+"""Most pairs in one block of an output part."""
 
-Pair = tuple[Any, Any]
-Grouped = dict[Any, list[Any]]
-"""Values by key, keys in the order in which they were first seen."""
-Sorted = list[tuple[Any, list[Any]]]
-"""(key, values) in canonical order."""
+FIRST_PART_PAIRS = 64
+"""Pairs of the first block of a part, whose size says how many the next ones may have."""
+
+PART_BLOCK_BYTES = 256 * KIB
+"""Blocks of a part are cut so that they come to at most about so many bytes."""
+
+GROUPED_FACTOR = 3
+GROUPED_PAIR_BYTES = 80
+"""A partition is grouped in a dictionary if so many times its bytes and so much per pair fit in
+the room: measured at 6 to 12 times the bytes for small pairs, and watched while it is done."""
+
+FRONT_BYTES = 64 * KIB
+"""The first read of a slice that is merged; a front is 40 bytes per block."""
+
+FETCH_BYTES = 4 * MIB
+"""Most bytes of blocks fetched with one request by a merge."""
+
+_PART_BLOCK = struct.Struct("<QI")
+"""In front of each block of an output part: its length and its checksum."""
+
+_Columns = tuple[Sequence[Any], Sequence[Any]]
+"""Keys and values of output pairs, side by side."""
+
+Group = tuple[Any, Iterator[Any]]
+"""A key and its values, to be read once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +81,19 @@ class Mapped:
     """What a map task made: the value of its frame."""
 
     slices: tuple[Slice, ...]
-    """One per partition."""
+    """One per partition; none in a job without reducer."""
     bytes_read: int
     records: int
     emitted: int
     """Pairs that the mapper yielded."""
+    part: str = ""
+    """Key of the output part, in a job without reducer."""
+    size: int = 0
+    """Bytes of the part."""
+    spilled_runs: int = 0
+    spilled_bytes: int = 0
+    """Written to temporary files."""
+    phases: Phases = field(default_factory=Phases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +107,19 @@ class Reduced:
     pairs_read: int
     keys: int
     output_pairs: int
+    spilled_bytes: int = 0
+    """Written to temporary files, over all passes of a merge."""
+    phases: Phases = field(default_factory=Phases)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a task uses its memory."""
+
+    spill_share: float = SPILL_SHARE
+    """Of the worker's memory above what is taken when a task begins."""
+    merge_width: int | None = None
+    """Most runs merged at a time, >= 2; None: as many as fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +129,218 @@ class Map:
     The task's argument is a sequence of splits where there is a reader, else of items.
     """
 
-    mappers: tuple[Callable[[Any], Any], ...]
+    mappers: tuple[Mapper, ...]
     """Fused: each one gets every pair of the one before it as its record."""
     reader: Reader | None
     retry_on: tuple[type[BaseException], ...] = (Exception,)
+    combine: Reducer = collect
+    """What the dictionary holds: for a plain reducer, its values."""
+    keying: Keying = field(default_factory=Keying)
+    tuning: Tuning = field(default_factory=Tuning)
 
     def run(self, env: TaskEnv, task: int, arg: Any) -> Mapped:
+        watch = Stopwatch("map")
         source = _Source(self.reader, arg)
-        groups: Grouped = {}
-        emitted = _group(self._pairs(source), groups)
-        body, slices = _encode_partitions(groups, env, task)
-        if body:
-            env.store.put(env.stage_keys(env.index).shuffle(task, env.execution), body)
-        return Mapped(slices, source.bytes_read, source.records, emitted)
+        records = chain.from_iterable(watch.within("read", source.batches()))
+        stream, last = mapped(self.mappers, records)
+        if not env.stage.partitions:
+            return self._write_part(env, task, source, stream, watch)
+        with (
+            Room(env.memory_mb, self.tuning.spill_share) as room,
+            _Shuffling(self, env, task, room, watch) as out,
+        ):
+            while batch := list(islice(stream, room.step)):
+                out.add(checked(batch, last), last)
+            key = env.stage_keys(env.index).shuffle(task, env.execution)
+            slices = out.write(key)
+        return Mapped(
+            slices=slices,
+            bytes_read=source.bytes_read,
+            records=source.records,
+            emitted=out.emitted,
+            spilled_runs=out.spills,
+            spilled_bytes=out.spilled_bytes,
+            phases=watch.phases(),
+        )
 
-    def _pairs(self, records: Iterable[Any]) -> Iterator[Pair]:
-        stream: Iterable[Any] = records
-        for mapper in self.mappers:
-            stream = _mapped(mapper, stream)
-        return iter(stream)
+    def _write_part(
+        self, env: TaskEnv, task: int, source: "_Source", stream: Iterator[Any], watch: Stopwatch
+    ) -> Mapped:
+        """A job without reducer: the pairs in their order are the output."""
+        part = _Part(env, task, watch)
+        size = part.write(_columns(pair_batches(stream, self.mappers[-1], part.step)))
+        return Mapped(
+            slices=(),
+            bytes_read=source.bytes_read,
+            records=source.records,
+            emitted=part.pairs,
+            part=part.key,
+            size=size,
+            phases=watch.phases(),
+        )
+
+
+class _Shuffling:
+    """The dictionary of a map task, its spills, and the shuffle object they become."""
+
+    def __init__(self, work: Map, env: TaskEnv, task: int, room: Room, watch: Stopwatch) -> None:
+        self._combine = work.combine
+        self._keying = work.keying
+        self._env = env
+        self._task = task
+        self._room = room
+        self._watch = watch
+        self._dumps = pair_dumps(env)
+        self._partitions = env.stage.partitions
+        self._states = self._combine.states()
+        self._held = 0
+        """Pairs added since the dictionary was empty, or last shortened."""
+        self._shorten_at = SHORTEN_PAIRS
+        self._merger = Merger(
+            self._combine, self._keying, self._dumps, work.tuning.merge_width, room.size
+        )
+        self._file: RunFile | None = None
+        self._runs: list[list[Run]] = [[] for _ in range(self._partitions)]
+        self.emitted = 0
+        self.spills = 0
+
+    @property
+    def spilled_bytes(self) -> int:
+        return (self._file.written if self._file else 0) + self._merger.written
+
+    def add(self, batch: list[Pair], mapper: Mapper) -> None:
+        """Add pairs; spill if that fills the room."""
+        interrupted = self._watch.enter("combine")
+        add(self._combine, self._states, batch, mapper)
+        self.emitted += len(batch)
+        self._held += len(batch)
+        if isinstance(self._combine, Combined) and self._held >= self._shorten_at:
+            self._shorten()
+        if self._room.is_full(self._weight):
+            self._spill()
+        self._watch.enter(interrupted)
+
+    def write(self, key: str) -> tuple[Slice, ...]:
+        """Write the shuffle object, unless it is empty, and return its slices."""
+        slices: list[Slice] = []
+        if self._file is not None and self._states:
+            self._spill()
+        if not self.emitted:
+            return (missing_slice(self._task, self._env.execution),) * self._partitions
+        self._watch.enter("sort")
+        parts = self._spilled_parts(slices) if self._file else self._parts(slices)
+        put_parts(self._env.store, key, self._watch.within("sort", parts))
+        return tuple(slices)
+
+    @property
+    def _weight(self) -> int:
+        return self._held if self._combine.by_value else len(self._states)
+
+    def _shorten(self) -> None:
+        """Let the user's combiner shorten the lists; again when there are twice as many values."""
+        keys = list(self._states)
+        shortened = self._combine.settled(keys, list(self._states.values()))
+        self._states.update(zip(keys, shortened, strict=True))
+        self._held = len(keys)
+        self._shorten_at = max(SHORTEN_PAIRS, 2 * self._held)
+
+    def _buckets(self) -> list[list[Any]]:
+        """Return the keys of each partition, in order of first sight."""
+        keys = list(self._states)
+        buckets: list[list[Any]] = [[] for _ in range(self._partitions)]
+        if self._partitions == 1 and self._keying.partitioner is None:
+            return [keys]
+        for key, partition in zip(
+            keys, self._keying.partitions(keys, self._partitions), strict=True
+        ):
+            buckets[partition].append(key)
+        return buckets
+
+    def _spill(self) -> None:
+        """Write the dictionary as one sorted run per partition, and begin an empty one."""
+        self._watch.enter("sort")
+        if self._file is None:
+            self._file = RunFile()
+        file, weight = self._file, self._weight
+        buckets = self._buckets()
+        for partition in range(self._partitions):
+            bucket, buckets[partition] = buckets[partition], []
+            writer = self._writer(file.write, file.end)
+            self._encode(bucket, writer)
+            self._runs[partition].append(Run(writer.blocks, file.read, "a spilled run"))
+        self._states = self._combine.states()
+        self._held = 0
+        self.spills += 1
+        self._room.emptied(weight)
+
+    def _encode(self, bucket: list[Any], writer: BlockWriter) -> None:
+        keys, states = self._keying.ordered(self._states, bucket, self._combine)
+        self._watch.enter("write")
+        for at in range(0, len(keys), ENCODE_KEYS):
+            stop = at + ENCODE_KEYS
+            writer.add(keys[at:stop], *self._combine.packed(states[at:stop]))
+        writer.close()
+        self._watch.enter("sort")
+
+    def _writer(self, write: Callable[[bytes], object], offset: int = 0) -> BlockWriter:
+        return BlockWriter(write, self._dumps, shape=self._keying.shape, offset=offset)
+
+    def _parts(self, slices: list[Slice]) -> Iterator[bytes]:
+        """Yield the bytes of the shuffle object from the dictionary; rows go to *slices*."""
+        at = 0
+        buckets = self._buckets()
+        for partition in range(self._partitions):
+            bucket, buckets[partition] = buckets[partition], []
+            payloads: list[bytes] = []
+            writer = self._writer(payloads.append)
+            self._encode(bucket, writer)
+            front, row = self._front(partition, writer.blocks, at)
+            slices.append(row)
+            at += row.length
+            if row.length:
+                yield front
+                yield from payloads
+
+    def _spilled_parts(self, slices: list[Slice]) -> Iterator[bytes]:
+        """The same from the spilled runs: merged through a file, as the front comes first."""
+        at = 0
+        merged = RunFile()
+        try:
+            for partition in range(self._partitions):
+                writer = self._writer(merged.write)
+                self._merger.write(self._merger.merge(self._runs[partition]), writer)
+                front, row = self._front(partition, writer.blocks, at)
+                slices.append(row)
+                at += row.length
+                if row.length:
+                    yield front
+                    yield from merged.pieces()
+                merged.rewind()
+        finally:
+            merged.close()
+
+    def _front(self, partition: int, blocks: Sequence[Block], at: int) -> tuple[bytes, Slice]:
+        if not blocks:
+            return b"", missing_slice(self._task, self._env.execution)
+        identity = _identity(self._env, self._env.index, self._task, self._env.execution, partition)
+        front = encode_front(identity, blocks)
+        length = len(front) + sum(block.length for block in blocks)
+        return front, slice_of(front, identity, at, length)
+
+    def __enter__(self) -> "_Shuffling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._merger.close()
+        if self._file is not None:
+            self._file.close()
+
+
+SHORTEN_PAIRS = 100_000
+"""Values that a map task holds before the user's combiner first shortens them."""
+
+ENCODE_KEYS = 4096
+"""Keys given to a block writer at a time."""
 
 
 class _Source:
@@ -107,16 +352,17 @@ class _Source:
         self.bytes_read = 0
         self.records = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[Sequence[Any]]:
+        """Yield the records, many at a time."""
         if self._reader is None:
             self.records = len(self._arg)
-            yield from self._arg
+            yield self._arg
             return
         stores: dict[str, Store] = {}
         for split in self._arg:
             store = stores.setdefault(split.root, stores.get(split.root) or open_store(split.root))
             stream = self._reader.read(split, store)
-            yield from stream
+            yield from stream.batches()
             self.bytes_read += stream.owned_bytes
             self.records += stream.records
 
@@ -125,54 +371,222 @@ class _Source:
 class Reduce:
     """Read one partition of the stage before, call the reducer per key, write an output part."""
 
-    reducer: Callable[[Any, Iterator[Any]], Any]
+    reducer: Callable[[Any, Iterator[Any]], Any] | Reducer
     retry_on: tuple[type[BaseException], ...] = (Exception,)
+    keying: Keying = field(default_factory=Keying)
+    tuning: Tuning = field(default_factory=Tuning)
+
+    @property
+    def combine(self) -> Reducer:
+        """What a dictionary of this task holds: for a plain reducer, the values."""
+        return self.reducer if isinstance(self.reducer, Reducer) else collect
 
     def run(self, env: TaskEnv, task: int, arg: Any) -> Reduced:  # noqa: ARG002 - the protocol's
-        groups: Grouped = {}
-        pairs_read = 0
-        for piece, content in _slices_of(env, task):
-            pairs_read += piece.pairs
-            for key, values in content:
-                _merge(groups, key, values)
-        ordered = _sorted(groups.items())
-        part = io.BytesIO()
-        output_pairs = 0
-        for block in _batched(self._output(ordered), PART_PAIRS):
-            output_pairs += len(block)
-            part.write(_dump_pairs(block, env.dumps))
-        key = JobKeys(env.manifest.job).part(task, env.execution)
-        data = part.getvalue()
-        env.store.put(key, data)
-        return Reduced(key, len(data), pairs_read, len(ordered), output_pairs)
+        watch = Stopwatch("fetch")
+        with (
+            Room(env.memory_mb, self.tuning.spill_share) as room,
+            _Partition(self, env, task, room, watch) as partition,
+        ):
+            part = _Part(env, task, watch)
+            groups = watch.within("merge", partition.groups())
+            size = part.write(self._blocks(groups, part, watch))
+        return Reduced(
+            part=part.key,
+            size=size,
+            pairs_read=partition.pairs_read,
+            keys=partition.keys,
+            output_pairs=part.pairs,
+            spilled_bytes=partition.spilled_bytes,
+            phases=watch.phases(),
+        )
 
-    def _output(self, ordered: Sorted) -> Iterator[Pair]:
-        for key, values in ordered:
-            result = self.reducer(key, iter(values))
+    def _blocks(
+        self, groups: Iterator[Whole | Hot], part: "_Part", watch: Stopwatch
+    ) -> Iterator[_Columns]:
+        """Yield the keys and values of the output, some at a time."""
+        watch.enter("reduce")
+        if isinstance(self.reducer, Reducer):
+            for group in groups:
+                yield self._finished(group, self.reducer)
+            return
+        pairs = self._pairs(groups, self.reducer)
+        while block := list(islice(pairs, part.step())):
+            yield [key for key, _ in block], [value for _, value in block]
+
+    def _finished(self, group: Whole | Hot, reducer: Reducer) -> _Columns:
+        if isinstance(group, Hot):
+            return ([group.key], [list(chain.from_iterable(group.pieces))])
+        if reducer.finishes:
+            return group.keys, list(map(reducer.finish, group.states))
+        return group.keys, group.states
+
+    def _pairs(
+        self, groups: Iterator[Whole | Hot], reducer: Callable[[Any, Iterator[Any]], Any]
+    ) -> Iterator[Pair]:
+        for key, values in _each(groups):
+            result = reducer(key, values)
             if isinstance(result, GeneratorType):
                 for pair in result:
-                    yield _checked(pair, self.reducer)
+                    yield as_pair(pair, reducer)
             else:
                 yield key, result
 
 
-def _batched(pairs: Iterator[Pair], size: int) -> Iterator[list[Pair]]:
-    while block := list(itertools.islice(pairs, size)):
-        yield block
+def _each(groups: Iterator[Whole | Hot]) -> Iterator[Group]:
+    for group in groups:
+        if isinstance(group, Hot):
+            yield group.key, chain.from_iterable(group.pieces)
+        else:
+            yield from zip(group.keys, map(iter, group.states), strict=True)
 
 
-def read_part(data: bytes, source: str) -> Iterator[Pair]:
-    """Yield the pairs of an output part.
+class _Partition:
+    """One partition as a reduce task reads it."""
 
-    Raises:  CorruptObject: it is not one.
-    """
-    stream = io.BytesIO(data)
-    while stream.tell() < len(data):
-        try:
-            block = pickle.load(stream)
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise CorruptObject(f"{source} is not an output part: {error}") from error
-        yield from block
+    def __init__(
+        self, work: Reduce, env: TaskEnv, partition: int, room: Room, watch: Stopwatch
+    ) -> None:
+        self._combine = work.combine
+        self._keying = work.keying
+        self._env = env
+        self._partition = partition
+        self._room = room
+        self._watch = watch
+        self._merger = Merger(
+            self._combine, self._keying, pair_dumps(env), work.tuning.merge_width, room.size
+        )
+        self.pairs_read = 0
+        self.keys = 0
+
+    @property
+    def spilled_bytes(self) -> int:
+        return self._merger.written
+
+    def groups(self) -> Iterator[Whole | Hot]:
+        """Yield the groups of the partition, sorted by key."""
+        self._watch.enter("fetch")
+        slices = _slices_of(self._env, self._partition)
+        self._watch.enter("merge")
+        states = self._grouped(slices)
+        groups = self._merged(slices) if states is None else self._in_memory(states)
+        for group in groups:
+            self.keys += 1 if isinstance(group, Hot) else len(group.keys)
+            yield group
+
+    def _grouped(self, slices: Sequence[Slice]) -> States | None:
+        """Return all states in a dictionary, or None if they do not fit."""
+        needed = sum(
+            piece.length * GROUPED_FACTOR + piece.pairs * GROUPED_PAIR_BYTES for piece in slices
+        )
+        if needed > self._room.size:
+            return None
+        states = self._combine.states()
+        self.pairs_read = 0
+        for piece in slices:
+            identity, source = self._named(piece)
+            self._watch.enter("fetch")
+            data = _stored(self._env.store, source, piece, 0, piece.length)
+            self._watch.enter("merge")
+            for keys, counts, values in decode_contents(data, identity, piece, source):
+                self.pairs_read += len(values)
+                found = self._combine.unpacked(counts, values)
+                self._combine.merge(states, zip(keys, found, strict=True))
+            if self._room.is_full(len(states)):
+                return None
+        return states
+
+    def _in_memory(self, states: States) -> Iterator[Whole]:
+        keys, ordered = self._keying.ordered(states, list(states), self._combine)
+        for at in range(0, len(keys), PART_PAIRS):
+            stop = at + PART_PAIRS
+            yield Whole(keys[at:stop], ordered[at:stop])
+
+    def _merged(self, slices: Sequence[Slice]) -> Iterator[Whole | Hot]:
+        most = self._room.size // (4 * len(slices) or 1)
+        runs = [self._run(piece, min(FETCH_BYTES, most)) for piece in slices]
+        self.pairs_read = sum(block.pairs for run in runs for block in run.blocks)
+        return self._merger.merge(runs)
+
+    def _run(self, piece: Slice, fetch_bytes: int) -> Run:
+        """Return a slice as a run, its front verified."""
+        identity, source = self._named(piece)
+        ahead = _ReadAhead(self._env.store, source, piece, fetch_bytes, self._watch)
+        data = ahead.read(0, min(FRONT_BYTES, piece.length))
+        size = front_bytes(data, source)
+        if size > len(data):
+            data = ahead.read(0, min(size, piece.length))
+        return Run(decode_front(data, identity, piece, source), ahead.read, source)
+
+    def _named(self, piece: Slice) -> tuple[SliceIdentity, str]:
+        stage = self._env.index - 1
+        return (
+            _identity(self._env, stage, piece.task, piece.execution, self._partition),
+            self._env.stage_keys(stage).shuffle(piece.task, piece.execution),
+        )
+
+    def __enter__(self) -> "_Partition":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._merger.close()
+
+
+class _ReadAhead:
+    """Reads a slice front to back, several blocks with one request."""
+
+    def __init__(
+        self, store: Store, source: str, piece: Slice, fetch_bytes: int, watch: Stopwatch
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._piece = piece
+        self._fetch_bytes = fetch_bytes
+        self._watch = watch
+        self._at = 0
+        self._held = b""
+
+    def read(self, offset: int, length: int) -> bytes:
+        start = offset - self._at
+        if not 0 <= start <= start + length <= len(self._held):
+            interrupted = self._watch.enter("fetch")
+            self._held = b""
+            wanted = min(max(length, self._fetch_bytes), self._piece.length - offset)
+            self._held = _stored(self._store, self._source, self._piece, offset, wanted)
+            self._at, start = offset, 0
+            self._watch.enter(interrupted)
+        if length == len(self._held):
+            data, self._held = self._held, b""
+            return data
+        return self._held[start : start + length]
+
+
+def _slices_of(env: TaskEnv, partition: int) -> list[Slice]:
+    """Return the slices of one partition in task order: one ranged read per group."""
+    stage: Stage = env.source
+    keys = env.stage_keys(env.index - 1)
+    plan = stage.plan
+    slices: list[Slice] = []
+    for group in range(plan.groups):
+        tasks = sum(len(plan.tasks_of(chunk)) for chunk in plan.chunks_in(group))
+        start, length = column_span(tasks, partition)
+        source = keys.group(group)
+        column = env.store.get_range(source, STAMP_BYTES + start, length)
+        slices.extend(piece for piece in decode_column(column, tasks, source) if piece.length)
+    return sorted(slices, key=lambda piece: piece.task)
+
+
+def _stored(store: Store, source: str, piece: Slice, offset: int, length: int) -> bytes:
+    try:
+        return store.get_range(source, piece.offset + offset, length)
+    except FileNotFoundError as error:
+        raise CorruptObject(
+            f"{source}, which map task {piece.task} wrote, is gone. Run the job again."
+        ) from error
+
+
+def _identity(env: TaskEnv, stage: int, task: int, execution: str, partition: int) -> SliceIdentity:
+    job = env.manifest
+    return SliceIdentity(job.job, job.stages[stage].name, task, execution, partition)
 
 
 def group_columns(mapped: Sequence[tuple[int, Mapped | None]], partitions: int) -> bytes:
@@ -186,146 +600,123 @@ def group_columns(mapped: Sequence[tuple[int, Mapped | None]], partitions: int) 
     return encode_columns(rows)
 
 
-def _slices_of(env: TaskEnv, partition: int) -> Iterator[tuple[Slice, Iterator[tuple[Any, Any]]]]:
-    """Yield (slice, its groups) of one partition in task order: one ranged read per group and one
-    per slice.
-    """
-    stage: Stage = env.source
-    keys = env.stage_keys(env.index - 1)
-    plan = stage.plan
-    slices: list[Slice] = []
-    for group in range(plan.groups):
-        tasks = sum(len(plan.tasks_of(chunk)) for chunk in plan.chunks_in(group))
-        start, length = column_span(tasks, partition)
-        source = keys.group(group)
-        column = env.store.get_range(source, STAMP_BYTES + start, length)
-        slices.extend(piece for piece in decode_column(column, tasks, source) if piece.length)
-    for piece in sorted(slices, key=lambda piece: piece.task):
-        source = keys.shuffle(piece.task, piece.execution)
-        data = _stored(env.store, source, piece)
-        identity = _identity(env, env.index - 1, piece.task, piece.execution, partition)
-        yield piece, decode_slice(data, identity, piece, source)
-
-
-def _stored(store: Store, source: str, piece: Slice) -> bytes:
-    try:
-        return store.get_range(source, piece.offset, piece.length)
-    except FileNotFoundError as error:
-        raise CorruptObject(
-            f"{source}, which map task {piece.task} wrote, is gone. Run the job again."
-        ) from error
-
-
-def _mapped(mapper: Callable[[Any], Any], records: Iterable[Any]) -> Iterator[Pair]:
-    for record in records:
-        result = mapper(record)
-        if isinstance(result, dict):
-            yield from result.items()
-            continue
-        if result is None or isinstance(result, (str, bytes)) or not hasattr(result, "__iter__"):
-            raise InvalidPairs(
-                f"{_name(mapper)} returned {_shown(result)}. A mapper yields (key, value) pairs, "
-                "or returns a list of pairs or a dict; an empty list for none."
-            )
-        for pair in result:
-            yield pair if type(pair) is tuple and len(pair) == 2 else _checked(pair, mapper)
-
-
-def _checked(pair: object, fn: Callable[..., Any]) -> Pair:
-    if isinstance(pair, (tuple, list)) and len(pair) == 2:
-        return pair[0], pair[1]
-    raise InvalidPairs(f"{_name(fn)} yielded {_shown(pair)}, which is no (key, value) pair.")
-
-
-def _group(pairs: Iterator[Pair], groups: Grouped) -> int:
-    """Add pairs to *groups*, and return how many there were."""
-    count = 0
-    nan: Any = None
-    for key, value in pairs:
-        count += 1
-        try:
-            groups[key].append(value)
-        except KeyError:
-            if key != key:  # a dict keeps NaN objects apart: the first stands for all
-                key = nan = key if nan is None else nan
-            groups.setdefault(key, []).append(value)
-        except TypeError as error:
-            raise BadKey(f"{_shown(key)} cannot be a key: {error}.") from error
-    return count
-
-
-def _merge(groups: Grouped, key: Any, values: list[Any]) -> None:
-    known = groups.get(key)
-    if known is None:
-        groups[key] = values
-    else:
-        known.extend(values)
-
-
-def _sorted(items: Iterable[tuple[Any, list[Any]]]) -> Sorted:
-    """Sort groups by canonical key, and join those that only Python's `==` keeps apart (NaN)."""
-    ranked = [(canonical(key), key, values) for key, values in items]
-    ranked.sort(key=itemgetter(0))
-    groups: Sorted = []
-    previous: object = None
-    for rank, key, values in ranked:
-        if groups and rank == previous:
-            groups[-1][1].extend(values)
-        else:
-            groups.append((key, values))
-        previous = rank
-    return groups
-
-
-def _encode_partitions(groups: Grouped, env: TaskEnv, task: int) -> tuple[bytes, tuple[Slice, ...]]:
-    """Return the shuffle object of a task and its slices, one per partition."""
-    partitions = env.stage.partitions
-    buckets: list[list[tuple[Any, list[Any]]]] = [[] for _ in range(partitions)]
-    for key, values in groups.items():
-        buckets[partition_of(key, partitions)].append((key, values))
+def pair_dumps(env: TaskEnv) -> Dumps:
+    """Return what pickles the mapper's pairs where plain pickle cannot."""
     dumps = code_dumps(env.stage.serializer)
-    body = bytearray()
-    slices: list[Slice] = []
-    for partition, bucket in enumerate(buckets):
-        if not bucket:
-            slices.append(missing_slice(task, env.execution))
-            continue
-        identity = _identity(env, env.index, task, env.execution, partition)
-        data = _encoded(identity, _sorted(bucket), dumps)
-        slices.append(slice_of(data, identity, len(body)))
-        body += data
-    return bytes(body), tuple(slices)
+
+    def pickled(content: object) -> bytes:
+        try:
+            return dumps(content)
+        except Exception as error:
+            raise ResultNotSerializable(
+                f"The mapper's pairs cannot be pickled ({type(error).__name__}: {error}). "
+                "Yield plain data, or what can be pickled."
+            ) from error
+
+    return pickled
 
 
-def _identity(env: TaskEnv, stage: int, task: int, execution: str, partition: int) -> SliceIdentity:
-    job = env.manifest
-    return SliceIdentity(job.job, job.stages[stage].name, task, execution, partition)
+# --- output parts -----------------------------------------------------------------------------
 
 
-def _encoded(identity: SliceIdentity, groups: Sorted, dumps: Dumps) -> bytes:
-    try:
-        return encode_slice(identity, groups, dumps=dumps)
-    except Exception as error:
-        raise ResultNotSerializable(
-            f"The mapper's pairs cannot be pickled ({type(error).__name__}: {error}). "
-            "Yield plain data, or what can be pickled."
-        ) from error
+class _Part:
+    """An output part being written: blocks of keys and values, streamed to the store."""
+
+    def __init__(self, env: TaskEnv, partition: int, watch: Stopwatch) -> None:
+        self._env = env
+        self._watch = watch
+        self._step = FIRST_PART_PAIRS
+        self.key = JobKeys(env.manifest.job).part(partition, env.execution)
+        self.pairs = 0
+
+    def step(self) -> int:
+        """Return how many pairs the next block should have."""
+        return self._step
+
+    def write(self, columns: Iterable[_Columns]) -> int:
+        """Write all pairs and return the size of the part."""
+        return put_parts(self._env.store, self.key, self._blocks(columns))
+
+    def _blocks(self, columns: Iterable[_Columns]) -> Iterator[bytes]:
+        for keys, values in columns:
+            at = 0
+            while at < len(keys):
+                stop = min(at + self._step, len(keys))
+                yield self._block(keys[at:stop], values[at:stop])
+                at = stop
+
+    def _block(self, keys: Sequence[Any], values: Sequence[Any]) -> bytes:
+        interrupted = self._watch.enter("write")
+        try:
+            data = self._env.dumps((keys, values))
+        except Exception as error:
+            raise ResultNotSerializable(
+                f"The output pairs cannot be pickled ({type(error).__name__}: {error}). "
+                "Return plain data, or what can be pickled."
+            ) from error
+        self.pairs += len(keys)
+        fitting = PART_BLOCK_BYTES * len(keys) // len(data)
+        self._step = max(1, min(PART_PAIRS, 2 * self._step, fitting))
+        self._watch.enter(interrupted)
+        return _PART_BLOCK.pack(len(data), zlib.crc32(data)) + data
 
 
-def _dump_pairs(block: Sequence[Pair], dumps: Dumps) -> bytes:
-    try:
-        return dumps(block)
-    except Exception as error:
-        raise ResultNotSerializable(
-            f"The reducer's results cannot be pickled ({type(error).__name__}: {error}). "
-            "Return plain data, or what can be pickled."
-        ) from error
+def _columns(batches: Iterator[list[Pair]]) -> Iterator[_Columns]:
+    for batch in batches:
+        yield [key for key, _ in batch], [value for _, value in batch]
 
 
-def _name(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+def put_parts(store: Store, key: str, parts: Iterator[bytes]) -> int:
+    """Write an object, with one request where it is small, and return its size."""
+    held: list[bytes] = []
+    size = 0
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size > PART_BYTES:
+            first = b"".join(held)
+            held.clear()
+            return store.put_stream(key, chain((first,), parts))
+    store.put(key, b"".join(held))
+    return size
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text[:80]}{'…' if len(text) > 80 else ''} ({type(value).__name__})"
+def read_part(data: bytes, source: str) -> Iterator[Pair]:
+    """Yield the pairs of an output part.
+
+    Raises:  CorruptObject: it is not one.
+    """
+    for keys, values in part_blocks(lambda at, size: data[at : at + size], len(data), source):
+        yield from zip(keys, values, strict=True)
+
+
+def part_blocks(read: Callable[[int, int], bytes], size: int, source: str) -> "Iterator[_Columns]":
+    """Yield the keys and values of an output part, block by block.
+
+    Args:    read: (offset, length) -> bytes. size: of the part.
+    Raises:  CorruptObject: it is not a part of that size, or damaged.
+    """
+    held, at, start = b"", 0, 0  # held[start:] are the bytes from *at* on
+    while at < size:
+        held, start = _ahead(read, held, start, at, _PART_BLOCK.size)
+        if len(held) - start < _PART_BLOCK.size:
+            raise CorruptObject(f"{source} ends before byte {size}, up to which it was written.")
+        length, checksum = _PART_BLOCK.unpack_from(held, start)
+        held, start = _ahead(read, held, start, at, _PART_BLOCK.size + length)
+        begin, end = start + _PART_BLOCK.size, start + _PART_BLOCK.size + length
+        block = memoryview(held)[begin:end]
+        if len(block) != length or zlib.crc32(block) != checksum:
+            raise CorruptObject(f"{source} is damaged: the block at byte {at} is not as written.")
+        at += end - start
+        start = end
+        yield pickle.loads(block)
+
+
+def _ahead(
+    read: Callable[[int, int], bytes], held: bytes, start: int, at: int, wanted: int
+) -> tuple[bytes, int]:
+    """Return (held, start) with *wanted* bytes behind start, if there are so many."""
+    left = len(held) - start
+    if left >= wanted:
+        return held, start
+    return held[start:] + read(at + left, max(PART_BYTES, wanted - left)), 0

@@ -5,7 +5,7 @@ errors and the rule that every commit stands on: *read the winner*.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,12 +14,20 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
+from lambdamr_runtime.limits import MIB
 
 STAMP_BYTES = 17
 """A created object begins with its execution id (16 hex digits) and a line feed."""
 
 CREATE_TRIES = 3
 """Conditional puts that store nothing and leave no winner, and the create is given up."""
+
+
+PART_BYTES = 8 * MIB
+"""Size of the parts of an upload: S3 takes 5 MiB to 5 GiB and 10,000 of them, so up to 80 GB."""
+
+PARTS_AT_ONCE = 2
+"""Parts of one upload in flight: one is filled while one is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class Store(Protocol):
     def get(self, key: str) -> bytes: ...
     def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
+    def put_stream(self, key: str, parts: Iterable[bytes]) -> int: ...
     def create(self, key: str, data: bytes, execution: str) -> bool: ...
     def exists(self, key: str) -> bool: ...
     def head(self, key: str) -> StoredObject: ...
@@ -90,6 +99,33 @@ class ObstoreStore:
             obstore.put(self._backend, key, data)
         except (BaseError, OSError) as error:
             raise self._mapped(error, "write", key) from error
+
+    def put_stream(self, key: str, parts: Iterable[bytes]) -> int:
+        """Write an object that may be larger than memory, and return its size.
+
+        *parts* is taken in this thread, PART_BYTES at a time. The object appears whole, when all
+        parts are taken, or not at all: what *parts* raises is raised here as it is, and the
+        unfinished upload is given up. What fits in one part is put with one request.
+        """
+        source = _Source(parts)
+        first = source.take(PART_BYTES)
+        if source.exhausted:
+            self.put(key, first)
+            return len(first)
+        try:
+            obstore.put(
+                self._backend,
+                key,
+                source.after(first),
+                use_multipart=True,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+        except (BaseError, OSError) as error:
+            if error is source.error:
+                raise
+            raise self._mapped(error, "write", key) from error
+        return source.taken
 
     def create(self, key: str, data: bytes, execution: str) -> bool:
         """Write the object unless it is there already, and say whether this execution won.
@@ -169,6 +205,42 @@ class ObstoreStore:
     def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
         reason = str(error).partition("\n\nDebug source")[0]
         return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
+
+
+class _Source:
+    """Parts of an object on their way to the store."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = iter(parts)
+        self.taken = 0
+        """Bytes."""
+        self.exhausted = False
+        self.error: BaseException | None = None
+        """What the parts raised."""
+
+    def take(self, size: int) -> bytes:
+        """Return at least *size* bytes, fewer only at the end."""
+        held: list[bytes] = []
+        while self.taken < size:
+            part = next(self._parts, None)
+            if part is None:
+                self.exhausted = True
+                break
+            held.append(part)
+            self.taken += len(part)
+        return b"".join(held)
+
+    def after(self, first: bytes) -> Iterator[bytes]:
+        """Yield *first*, then the rest."""
+        yield first
+        del first
+        try:
+            for part in self._parts:
+                self.taken += len(part)
+                yield part
+        except BaseException as error:  # told apart from the store's own errors
+            self.error = error
+            raise
 
 
 def open_store(root: str) -> ObstoreStore:

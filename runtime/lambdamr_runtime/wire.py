@@ -81,7 +81,9 @@ class Stage:
     same_failures: bool = False
     """End the stage when its first SAME_FAILURES chunks all fail alike."""
     partitions: int = 0
-    """MAP: partitions of every shuffle object."""
+    """MAP: partitions of every shuffle object; 0 where its tasks write the output parts."""
+    memory_mb: int = 0
+    """Memory of a worker, as planned; MiB. 0: PLANNED_MEMORY_MB."""
     input_bytes: int = 0
     """MAP: bytes of all input objects, for the receipt."""
 
@@ -100,6 +102,11 @@ class Manifest:
     owner: str = ""
     """Local backend: the executor whose workers run the job."""
     python: str = PYTHON_VERSION
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the job ends with totals of its stages: a map_reduce, or any of several."""
+        return len(self.stages) > 1 or self.stages[0].kind is StageKind.MAP
 
     def encode(self) -> bytes:
         record = asdict(self)
