@@ -113,20 +113,23 @@ def partition_of(key: object, partitions: int) -> int:
 
 
 def partitions_of(keys: Iterable[object], partitions: int) -> list[int]:
-    """Return `partition_of` each key; text in a loop of its own costs two thirds of the calls."""
+    """Return `partition_of` each key: text and ints in one loop, at two thirds of the time."""
     found: list[int] = []
     append = found.append
     from_bytes, odd_1, odd_2, mask = int.from_bytes, _ODD_1, _ODD_2, _MASK
     for key in keys:
-        if type(key) is not str:
+        if type(key) is str:
+            try:
+                value = hash(from_bytes(key.encode(), "little")) * odd_1
+            except UnicodeEncodeError:
+                append(partition_of(key, partitions))
+                continue
+        elif type(key) is int:
+            value = hash(key) * odd_1
+        else:
             append(partition_of(key, partitions))
             continue
-        try:
-            value = hash(from_bytes(key.encode(), "little")) * odd_1
-        except UnicodeEncodeError:
-            append(partition_of(key, partitions))
-        else:
-            append((((value ^ (value >> 32)) * odd_2 & mask) * partitions) >> 64)
+        append((((value ^ (value >> 32)) * odd_2 & mask) * partitions) >> 64)
     return found
 
 

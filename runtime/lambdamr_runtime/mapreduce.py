@@ -27,6 +27,7 @@ from lambdamr_runtime.reducers import Combined, Reducer, States, collect
 from lambdamr_runtime.runs import Hot, Keying, Merger, Run, RunFile, Whole
 from lambdamr_runtime.serialize import Dumps, code_dumps
 from lambdamr_runtime.shuffle import (
+    FIRST_BLOCK_PAIRS,
     Block,
     BlockWriter,
     Slice,
@@ -196,6 +197,7 @@ class _Shuffling:
         self._held = 0
         """Pairs added since the dictionary was empty, or last shortened."""
         self._shorten_at = SHORTEN_PAIRS
+        self._block_pairs = FIRST_BLOCK_PAIRS
         self._merger = Merger(
             self._combine, self._keying, self._dumps, work.tuning.merge_width, room.size
         )
@@ -280,10 +282,17 @@ class _Shuffling:
             stop = at + ENCODE_KEYS
             writer.add(keys[at:stop], *self._combine.packed(states[at:stop]))
         writer.close()
+        self._block_pairs = writer.next_pairs
         self._watch.enter("sort")
 
     def _writer(self, write: Callable[[bytes], object], offset: int = 0) -> BlockWriter:
-        return BlockWriter(write, self._dumps, shape=self._keying.shape, offset=offset)
+        return BlockWriter(
+            write,
+            self._dumps,
+            shape=self._keying.shape,
+            first_pairs=self._block_pairs,
+            offset=offset,
+        )
 
     def _parts(self, slices: list[Slice]) -> Iterator[bytes]:
         """Yield the bytes of the shuffle object from the dictionary; rows go to *slices*."""
@@ -308,7 +317,9 @@ class _Shuffling:
         try:
             for partition in range(self._partitions):
                 writer = self._writer(merged.write)
+                self._watch.enter("merge")
                 self._merger.write(self._merger.merge(self._runs[partition]), writer)
+                self._watch.enter("write")
                 front, row = self._front(partition, writer.blocks, at)
                 slices.append(row)
                 at += row.length

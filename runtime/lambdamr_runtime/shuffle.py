@@ -36,8 +36,9 @@ hundreds of slices holds one block of each."""
 BLOCK_BYTES = 128 * 1024
 """Blocks are cut so that they come to at most about so many bytes."""
 
-FIRST_BLOCK_PAIRS = 256
-"""Values of the first block, whose size says how many the next ones may have."""
+FIRST_BLOCK_PAIRS = 4
+"""Values of the first block, whose size says how many the next ones may have: a megabyte each, or
+twenty bytes. A task's later runs begin with what its earlier ones have learnt."""
 
 _SLICE = struct.Struct("<I8sQQQI")
 _HEADER = struct.Struct("<4sIIQII8sIHH")
@@ -154,7 +155,8 @@ class BlockWriter:
 
     Args:  write: takes the bytes of each block. dumps: pickles by value what plain pickle cannot,
            or would write as a reference to `__main__`. shape: of the keys, as `natural_shape`.
-           block_pairs: most values in a block, >= 1. offset: of the first block.
+           block_pairs: most values in a block, >= 1. first_pairs: of the first block. offset:
+           of the first block.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class BlockWriter:
         *,
         shape: Callable[[Collection[object]], str] = natural_shape,
         block_pairs: int = BLOCK_PAIRS,
+        first_pairs: int = FIRST_BLOCK_PAIRS,
         offset: int = 0,
     ) -> None:
         if block_pairs < 1:
@@ -172,13 +175,18 @@ class BlockWriter:
         self._dumps = dumps
         self._shape = shape
         self._most = block_pairs
-        self._limit = min(block_pairs, FIRST_BLOCK_PAIRS)
+        self._limit = min(block_pairs, first_pairs)
         self._offset = offset
         self._keys: list[Any] = []
         self._counts: list[int] = []
         self._values: list[Any] = []
         self.blocks: list[Block] = []
         """What is written; complete after `close`."""
+
+    @property
+    def next_pairs(self) -> int:
+        """How many values the next block may have, by the sizes so far."""
+        return self._limit
 
     def add(self, keys: Sequence[Any], counts: Sequence[int] | None, values: Sequence[Any]) -> None:
         """Append groups: *counts* says how many of *values* each key has, None: one each.
@@ -238,7 +246,7 @@ class BlockWriter:
         self.blocks.append(row)
         self._offset += row.length
         fitting = BLOCK_BYTES * row.pairs // row.length
-        self._limit = max(1, min(self._most, 2 * row.pairs, fitting))
+        self._limit = max(1, min(self._most, 2 * self._limit, fitting))
         self._keys, self._counts, self._values = [], [], []
 
     def _encoded(self) -> bytes:

@@ -5,7 +5,7 @@ errors and the rule that every commit stands on: *read the winner*.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,29 +103,25 @@ class ObstoreStore:
     def put_stream(self, key: str, parts: Iterable[bytes]) -> int:
         """Write an object that may be larger than memory, and return its size.
 
-        *parts* is taken in this thread, PART_BYTES at a time. The object appears whole, when all
-        parts are taken, or not at all: what *parts* raises is raised here as it is, and the
-        unfinished upload is given up. What fits in one part is put with one request.
+        *parts* may use this store. The object appears whole, when all parts are taken, or not at
+        all: what *parts* raises is raised here as it is, and the upload is given up (on S3 the
+        bucket's lifecycle rule removes its parts). What fits in one part is put with one request.
         """
-        source = _Source(parts)
-        first = source.take(PART_BYTES)
-        if source.exhausted:
-            self.put(key, first)
-            return len(first)
+        writer = obstore.open_writer(
+            self._backend, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+        )
+        size = 0
+        for part in parts:
+            self._upload(writer.write, key, part)
+            size += len(part)
+        self._upload(writer.close, key)
+        return size
+
+    def _upload(self, act: Callable[..., object], key: str, *data: bytes) -> None:
         try:
-            obstore.put(
-                self._backend,
-                key,
-                source.after(first),
-                use_multipart=True,
-                chunk_size=PART_BYTES,
-                max_concurrency=PARTS_AT_ONCE,
-            )
+            act(*data)
         except (BaseError, OSError) as error:
-            if error is source.error:
-                raise
             raise self._mapped(error, "write", key) from error
-        return source.taken
 
     def create(self, key: str, data: bytes, execution: str) -> bool:
         """Write the object unless it is there already, and say whether this execution won.
@@ -205,42 +201,6 @@ class ObstoreStore:
     def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
         reason = str(error).partition("\n\nDebug source")[0]
         return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
-
-
-class _Source:
-    """Parts of an object on their way to the store."""
-
-    def __init__(self, parts: Iterable[bytes]) -> None:
-        self._parts = iter(parts)
-        self.taken = 0
-        """Bytes."""
-        self.exhausted = False
-        self.error: BaseException | None = None
-        """What the parts raised."""
-
-    def take(self, size: int) -> bytes:
-        """Return at least *size* bytes, fewer only at the end."""
-        held: list[bytes] = []
-        while self.taken < size:
-            part = next(self._parts, None)
-            if part is None:
-                self.exhausted = True
-                break
-            held.append(part)
-            self.taken += len(part)
-        return b"".join(held)
-
-    def after(self, first: bytes) -> Iterator[bytes]:
-        """Yield *first*, then the rest."""
-        yield first
-        del first
-        try:
-            for part in self._parts:
-                self.taken += len(part)
-                yield part
-        except BaseException as error:  # told apart from the store's own errors
-            self.error = error
-            raise
 
 
 def open_store(root: str) -> ObstoreStore:
