@@ -325,9 +325,6 @@ class _Pool:
         elif verb is Verb.TAKE:
             with contextlib.suppress(OSError):  # it died: its own event will be repaired
                 worker.channel.send(Verb.TAKEN, self._take(worker, body.decode()))
-        elif verb is Verb.READY:
-            worker.ready = True
-            self._start_failures = 0
         else:
             if verb is Verb.FAILED and worker.event is not None:
                 self._tell_failed(worker.event.job, body.decode())

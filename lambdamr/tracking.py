@@ -325,7 +325,7 @@ class Poller:
 
     def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
         from lambdamr_runtime import serialize
-        from lambdamr_runtime.wire import CLIENT, encode_frames
+        from lambdamr_runtime.wire import encode_frames
 
         record = serialize.record_failure(CancelledError("cancelled by the client"))
         count = len(stage.run.plan.tasks_of(chunk))
@@ -333,7 +333,7 @@ class Poller:
             [Frame(FrameKind.ERROR, serialize.plain_dumps(record), tries=0)] * count
         )
         execution = new_execution_id()
-        outcome = Outcome(chunk, execution, 0, count, count, 0.0, 0.0, 0.0, CLIENT, frames)
+        outcome = Outcome(chunk, execution, 0, count, count, 0.0, 0.0, 0.0, "client", frames)
         key = stage.run.keys.outcome(stage.run.plan.group_of(chunk), chunk)
         return self._store.create(key, outcome.encode(), execution)
 
@@ -426,7 +426,10 @@ class Poller:
             logger.warning("Could not look at job %s: %s", job.manifest.job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
             text = f"Job {job.manifest.job} cannot be followed: {error!r}"
-            job.give_up(lambda _: JobFailed(text), _failed(text))
+            job.give_up(lambda: JobFailed(text), _failed(text))
+        except Exception as error:  # a mistake of ours must not leave anybody waiting
+            failure = error
+            job.give_up(lambda _: failure, _failed(repr(error)))
 
     def _look_at(self, job: TrackedJob) -> None:
         news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
@@ -487,7 +490,7 @@ class Poller:
                 f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
                 f"{self._store.root}. Somebody deleted it; run the job again."
             )
-            job.give_up(lambda _: JobFailed(text), _failed(text))
+            job.give_up(lambda: JobFailed(text), _failed(text))
 
 
 def _failed(reason: str) -> "Report":

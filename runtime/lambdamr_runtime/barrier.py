@@ -20,15 +20,7 @@ from lambdamr_runtime.lanes import split_lanes, tree_arity
 from lambdamr_runtime.limits import EVENT_BYTES, SAME_FAILURES
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, unstamped
-from lambdamr_runtime.wire import (
-    MALFORMED,
-    Event,
-    FrameKind,
-    Manifest,
-    Outcome,
-    Stage,
-    StageKind,
-)
+from lambdamr_runtime.wire import MALFORMED, Event, FrameKind, Manifest, Outcome, StageKind
 
 if TYPE_CHECKING:
     from lambdamr_runtime.stopwatch import Phases
@@ -69,17 +61,6 @@ class Totals:
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    @classmethod
-    def decode(cls, body: bytes, source: str) -> "Totals":
-        """Parse the totals of a group.
-
-        Raises:  CorruptObject: they are none.
-        """
-        try:
-            return cls() + cls(**json.loads(body))
-        except MALFORMED as error:
-            raise CorruptObject(f"{source} does not hold totals: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +105,6 @@ def end_job(store: Store, keys: JobKeys, report: Report) -> None:
     execution = new_execution_id()
     store.create(keys.cancelled, report.encode(), execution)
     store.create(keys.report, report.encode(), execution)
-
-
-def finish_cancelled(store: Store, keys: JobKeys) -> None:
-    """Write the report that a tombstone announces, if it is missing."""
-    end_job(store, keys, Report.decode(store.get(keys.cancelled), keys.cancelled))
 
 
 def read_end(store: Store, keys: JobKeys) -> Report | None:
@@ -203,7 +179,7 @@ class Barrier:
             for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):
                 totals += Totals(task_seconds=frame.seconds)
                 value = None
-                if frame.kind is FrameKind.VALUE and run.stage.kind in _OURS:
+                if frame.kind is FrameKind.VALUE and run.stage.kind is not StageKind.CALL:
                     value = serialize.loads(frame.payload)
                 totals += _totals_of(value)
                 mapped.append((task, value if isinstance(value, Mapped) else None))
@@ -220,9 +196,9 @@ class Barrier:
             self.job_ended(run.manifest)
             return True
         totals = self._stage_totals(run)
-        reason = _excess_of(run.stage, totals.failed)
-        if reason:
-            report = Report("failed", reason, self._clock.time())
+        allowed = run.stage.max_failures
+        if allowed is not None and totals.failed > allowed:
+            report = Report("failed", _reason(run, totals.failed), self._clock.time())
             end_job(self._store, JobKeys(run.manifest.job), report)
             return True
         won = self._store.create(run.keys.done, b"", new_execution_id())
@@ -233,19 +209,15 @@ class Barrier:
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
 
-    def job_cancelled(self, manifest: Manifest) -> None:
-        """Write the report of a job with a tombstone; who put that may have died in between."""
-        finish_cancelled(self._store, JobKeys(manifest.job))
-
     def job_ended(self, manifest: Manifest) -> None:
         """Write the report of a job whose stages are all complete."""
         stages: Sequence[Totals] = ()
         if manifest.is_counted:
             runs = [StageRun.of(manifest, i) for i in range(len(manifest.stages))]
             stages = [self._stage_totals(run) for run in runs]
-        reason = _excess(manifest, stages) or _receipt_mismatch(manifest, stages)
-        if reason:
-            report = Report("failed", reason, self._clock.time(), tuple(stages))
+        mismatch = _receipt_mismatch(manifest, stages)
+        if mismatch:
+            report = Report("failed", mismatch, self._clock.time(), tuple(stages))
             end_job(self._store, JobKeys(manifest.job), report)
             return
         report = Report("done", "", self._clock.time(), tuple(stages))
@@ -261,7 +233,7 @@ class Barrier:
 
                 start, length = column_span(_tasks_in(run, group), run.stage.partitions - 1)
                 body = body[start + length :]
-            totals += Totals.decode(body, key)
+            totals += Totals(**json.loads(body))
         return totals
 
     def _too_many(self, run: StageRun) -> str:
@@ -272,7 +244,7 @@ class Barrier:
         markers = list(self._store.list(run.keys.failures))
         if stage.max_failures is not None:
             failed = sum(self._marker(marker.key)["tasks"] for marker in markers)
-            return _excess_of(stage, failed)
+            return _reason(run, failed) if failed > stage.max_failures else ""
         first = [marker.key for marker in markers if last_number(marker.key) < SAME_FAILURES]
         if len(first) < SAME_FAILURES or run.plan.chunks <= SAME_FAILURES:
             return ""
@@ -287,33 +259,15 @@ class Barrier:
 
     def _marker(self, key: str) -> dict[str, Any]:
         """Any: JSON of ours, two fields."""
-        try:
-            marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
-            return {"tasks": int(marker["tasks"]), "signature": str(marker["signature"])}
-        except MALFORMED as error:
-            raise CorruptObject(f"{key} is not a failure marker: {error}") from error
+        marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
+        return marker
 
 
-_OURS = frozenset({StageKind.MAP, StageKind.REDUCE})
-"""Stages whose values are records of ours; others are the user's, and may not load here."""
-
-
-def _excess_of(stage: Stage, failed: int) -> str:
-    """Return why so many failed tasks are too many, or "" where they are not."""
-    if stage.max_failures is None or failed <= stage.max_failures:
-        return ""
+def _reason(run: StageRun, failed: int) -> str:
     return (
-        f"{failed} tasks of stage {stage.name!r} failed, {stage.max_failures} are allowed "
+        f"{failed} tasks of stage {run.stage.name!r} failed, {run.stage.max_failures} are allowed "
         "(max_failures=)."
     )
-
-
-def _excess(manifest: Manifest, stages: Sequence[Totals]) -> str:
-    reasons = (
-        _excess_of(stage, totals.failed)
-        for stage, totals in zip(manifest.stages, stages, strict=False)
-    )
-    return next(filter(None, reasons), "")
 
 
 def _tasks_in(run: StageRun, group: int) -> int:

@@ -6,7 +6,6 @@ in where events come from.
 
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -81,7 +80,6 @@ def main(arguments: list[str]) -> None:
         pass
     finally:
         handler.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
         os._exit(0)
 
 

@@ -32,6 +32,7 @@ from lambdamr_runtime.shuffle import (
     BlockWriter,
     Slice,
     SliceIdentity,
+    SliceIdentity,
     column_span,
     decode_column,
     decode_contents,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 
-from lambdamr_runtime.limits import LOG_BYTES, OUTPUT_BYTES
+from lambdamr_runtime.limits import LOG_BYTES
 from lambdamr_runtime.wire import Frame, decode_frames, encode_frames
 
 
@@ -137,31 +137,10 @@ class Output:
         os.ftruncate(self._fd, 0)
         return tail
 
-    def trim(self) -> None:
-        """Free the disk of what no tail will hold: a task may print without end."""
-        status = os.fstat(self._fd)
-        if status.st_blocks * 512 > OUTPUT_BYTES and not _punch_hole(
-            self._fd, status.st_size - 2 * LOG_BYTES
-        ):
-            os.ftruncate(self._fd, 0)
-
     def give_back(self, taken: bytes) -> None:
         """Put what was taken in front again; nothing may have been written since."""
         if taken:
             os.write(self._fd, taken)
-
-
-def _punch_hole(descriptor: int, length: int) -> bool:
-    """Free the first bytes of a file, which stays as long as it is; whether the system can."""
-    import ctypes  # 8 ms, and only a task that prints megabytes needs it
-
-    keep_size_and_punch = 0x01 | 0x02
-    try:
-        fallocate = ctypes.CDLL(None).fallocate
-    except AttributeError:  # Linux only
-        return False
-    start, end = ctypes.c_int64(0), ctypes.c_int64(length)
-    return bool(fallocate(descriptor, keep_size_and_punch, start, end) == 0)
 
 
 class Hygiene:
@@ -172,7 +151,6 @@ class Hygiene:
 
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
-        os.makedirs(scratch, exist_ok=True)  # tempfile passes over a folder that is missing
         os.environ["TMPDIR"] = scratch
         tempfile.tempdir = None
         self._cwd = os.getcwd()
@@ -189,7 +167,7 @@ class Hygiene:
             numpy.random.seed()
 
     def restore(self) -> bool:
-        """Clean up, and say whether the process may go on: not with a thread or a child left."""
+        """Clean up, and say whether the process may go on: a thread that is left means no."""
         os.umask(self._umask)
         with contextlib.suppress(OSError):  # the folder of the start may be gone: stay
             os.chdir(self._cwd)
@@ -197,8 +175,6 @@ class Hygiene:
             os.environ.clear()
             os.environ.update(self._environment)
         self._empty_scratch()
-        if _has_children():
-            return False
         return threading.active_count() <= self._threads or not _foreign_threads()
 
     def _empty_scratch(self) -> None:
@@ -218,18 +194,6 @@ class Hygiene:
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from entries
-
-
-def _has_children() -> bool:
-    """Whether processes that a task started still run; those that have ended are reaped."""
-    if not hasattr(os, "waitid"):
-        return False
-    try:
-        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) is not None:
-            pass
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _foreign_threads() -> bool:

@@ -33,14 +33,7 @@ from lambdamr_runtime.clock import SystemClock
 from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import LambdamrError, StoreError
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.limits import (
-    CACHE_BYTES,
-    INFRASTRUCTURE_RETRIES,
-    LOG_BYTES,
-    MEMORY_CHECK_S,
-    MIB,
-    TOMBSTONE_S,
-)
+from lambdamr_runtime.limits import CACHE_BYTES, LOG_BYTES, MEMORY_CHECK_S, MIB, TOMBSTONE_S
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import Hygiene, Output, ProgressPage, Running, Spool
 from lambdamr_runtime.store import Store, open_store
@@ -184,7 +177,6 @@ class Sandbox:
         """Return how the child ended, or is ended here for passing a limit."""
         if child.has_ended():
             return self._autopsy(child, None, DeathCause.CRASH, "")
-        self._shared.output.trim()
         running = self._shared.page.running()
         if running is not None and time.monotonic() > running.deadline:
             over = time.monotonic() - running.deadline
@@ -257,11 +249,9 @@ class _Shared:
 class _Child:
     """The child process as its parent holds it."""
 
-    def __init__(self, pid: int, channel: Channel, lifeline: int) -> None:
+    def __init__(self, pid: int, channel: Channel) -> None:
         self.pid = pid
         self.channel = channel
-        self._lifeline = lifeline
-        """Write end of a pipe, whose closing by this process's end is the child's end."""
         self.ready = False
         """Whether it has sent anything."""
         self._status: int | None = None
@@ -269,15 +259,12 @@ class _Child:
     @classmethod
     def fork(cls, settings: Settings, shared: _Shared) -> "_Child":
         ours, theirs = socket.socketpair()
-        alive, lifeline = os.pipe()
         pid = os.fork()
         if pid == 0:
             ours.close()
-            os.close(lifeline)
-            _child_main(settings, shared, Channel(theirs), alive)
+            _child_main(settings, shared, Channel(theirs))
         theirs.close()
-        os.close(alive)
-        return cls(pid, Channel(ours), lifeline)
+        return cls(pid, Channel(ours))
 
     def message(self, patience_s: float) -> tuple[Verb, bytes] | None:
         """Return the next message, or None if none comes in time or the child is dead."""
@@ -301,7 +288,6 @@ class _Child:
         except (ProcessLookupError, PermissionError):  # nobody is left in it
             pass
         self.channel.close()
-        os.close(self._lifeline)
         assert self._status is not None  # noqa: S101 - set above
         return self._status
 
@@ -345,11 +331,10 @@ def _is_users(frame: str) -> bool:
 # --- the child ---------------------------------------------------------------------------------
 
 
-def _child_main(settings: Settings, shared: _Shared, channel: Channel, alive: int) -> NoReturn:
+def _child_main(settings: Settings, shared: _Shared, channel: Channel) -> NoReturn:
     """Run events until the parent is gone; never returns into the parent's code."""
     try:
         os.setpgid(0, 0)
-        _end_with_parent(alive)
         if settings.private >= 0:
             os.close(settings.private)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -364,19 +349,6 @@ def _child_main(settings: Settings, shared: _Shared, channel: Channel, alive: in
         os.write(2, "".join(traceback.format_exception(error)).encode())
         os._exit(1)
     os._exit(0)
-
-
-def _end_with_parent(alive: int) -> None:
-    """Have the system end this process group when the other end of a pipe closes.
-
-    It does so by SIGIO, whose default is to end a process: a C call that holds the GIL is no
-    obstacle, as it would be to a thread that watches.
-    """
-    import fcntl  # POSIX only, as the kept child is
-
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(alive, fcntl.F_SETOWN, -os.getpid())
-    fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _serve(settings: Settings, shared: _Shared, link: "_Link") -> None:

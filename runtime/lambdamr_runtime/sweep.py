@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from lambdamr_runtime.barrier import finish_cancelled
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.keys import JobKeys, last_number
 from lambdamr_runtime.store import Store
@@ -18,10 +17,7 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
     Returns:  how many events were launched; 0 for a job that has ended.
     """
     keys = JobKeys(manifest.job)
-    if store.exists(keys.report):
-        return 0
-    if store.exists(keys.cancelled):
-        finish_cancelled(store, keys)
+    if store.exists(keys.report) or store.exists(keys.cancelled):
         return 0
     run = _current_stage(store, manifest)
     events = [

@@ -33,9 +33,6 @@ MALFORMED = (
 )
 """What parsing damaged bytes may raise; decoders turn all of it into CorruptObject."""
 
-CLIENT = "client"
-"""The worker of an outcome that cancels its chunk."""
-
 MAX_TRIES = 0xFFFF
 """Most tries that a frame counts."""
 
@@ -293,7 +290,7 @@ class Outcome:
     peak_mb: float
     """Peak resident memory of the process so far."""
     worker: str
-    """Name of the process that ran it; CLIENT where the client cancelled it."""
+    """Name of the process that ran it."""
     frames: bytes = field(default=b"", repr=False)
     """Encoded frames; empty where they are in `results`."""
     results: str = ""
@@ -418,8 +415,7 @@ def _typed(record: _Record) -> _Record:
 
     Raises:  TypeError: naming the field.
     """
-    cls: Any = type(record)  # Any: mypy takes the __hash__ of its instances for the class's own
-    for name, accepted in _accepted(cls):
+    for name, accepted in _accepted(type(record)):
         value = getattr(record, name)
         if not isinstance(value, accepted):
             raise TypeError(f"{name} is {value!r:.40}")
