@@ -53,15 +53,21 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
     store = engine.backend.store
     key = JobKeys(job_id).manifest
     try:
-        manifest = Manifest.decode(store.get(key), key)
-    except FileNotFoundError:
+        data = store.get(key)
+    except (FileNotFoundError, ValueError):  # not there, or no key at all
         raise JobNotFound(
             f"There is no job {job_id!r} under {root}. Check the id, and root= or LAMBDAMR_ROOT."
         ) from None
+    manifest = Manifest.decode(data, key)
     tracked = TrackedJob(manifest, engine.backend, engine.poller)
     tracked.launched = True
+
+    def take_over() -> None:
+        if not is_alive(root, manifest.owner):
+            tracked.take_over = None
+            sweep(store, manifest, engine.backend.invoke, time())
+
+    tracked.take_over = take_over
     engine.poller.add(tracked)
     engine.poller.look()
-    if not is_alive(root, manifest.owner):
-        sweep(store, manifest, engine.backend.invoke, time())
     return tracked, executor

@@ -2,7 +2,8 @@
 
 A job's age is in its id. Only whole jobs go, with all their shuffle objects; a job that has not
 ended and whose client lives is never touched. Functions and data are shared between jobs: they go
-when they have not been written for the age, and every submission writes what it needs anew.
+when they have not been written for the age, nor since the oldest living client began, because every
+client writes what it needs once.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import shutil
 import time
 
 from lambdamr.config import absolute_root, load_config
-from lambdamr.ownership import is_alive
+from lambdamr.ownership import is_alive, oldest_client_s
 from lambdamr_runtime.errors import LambdamrError
 from lambdamr_runtime.keys import JOBS, JobKeys
 from lambdamr_runtime.store import Store, local_path, open_store
@@ -39,7 +40,7 @@ def clean_daily(store: Store, keep_days: float) -> None:
     try:
         if time.time() - os.stat(marker).st_mtime < DAY_S:
             return
-    except FileNotFoundError:
+    except OSError:
         pass
     with contextlib.suppress(OSError):  # a read-only or vanished directory is nobody's to clean
         with open(marker, "wb"):
@@ -56,7 +57,7 @@ def clean_root(store: Store, age_s: float) -> list[str]:
         removed = [job for job in jobs if job < limit and not _is_running(store, job)]
         for job in removed:
             _remove(folder, job)
-        _remove_shared(folder, time.time() - age_s)
+        _remove_shared(folder, min(time.time() - age_s, oldest_client_s(store.root)))
         return removed
     return []
 

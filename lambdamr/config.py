@@ -90,7 +90,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name, kind in _TYPES.items():
         variable = f"LAMBDAMR_{name.upper()}"
         text = environment.get(variable)
-        if text is None:
+        if not text:  # set to nothing is not set
             continue
         try:
             values[name] = _flag(text) if kind is bool else kind(text)

@@ -5,11 +5,14 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from lambdamr.backend import Backend
 from lambdamr.submission import Submission
 from lambdamr.tracking import Poller, TrackedJob
+from lambdamr_runtime.errors import StoreError
 
 
 class Engine:
@@ -38,7 +41,7 @@ class Engine:
                 waiting[0] -= 1
                 last = waiting[0] == 0
             if last:
-                self._launch_awaiting(job, submission)
+                _unwound(lambda: self._launch_awaiting(job, submission))
 
         for future in submission.awaited:
             future.add_done_callback(one_is_done)
@@ -56,12 +59,16 @@ class Engine:
             raise
 
     def _launch_awaiting(self, job: TrackedJob, submission: Submission) -> None:
-        """Launch a job whose arguments are done, or resolve it with what one of them raised."""
+        """Launch a job whose arguments are done, or resolve it with what one of them raised.
+
+        Of several independent tasks, each meets the failed arguments of its own in the worker.
+        """
         if job.launched or job.is_over:
             return  # cancelled while it waited
         try:
-            for future in submission.awaited:
-                future.result()
+            if len(job.stages) > 1 or job.pending == [1]:
+                for future in submission.awaited:
+                    future.result()
             submission.store(self.backend.store, self._known)
             self._launch(job, submission)
         except BaseException as error:  # the call's futures get it, whatever it is
@@ -81,14 +88,23 @@ class Engine:
         Barrier(self.backend.store, self.backend.invoke, SystemClock()).job_ended(job.manifest)
 
     def cancel(self, everything: bool) -> None:
-        """Cancel what is outstanding; *everything*: calls that run as well."""
+        """Cancel what is outstanding; *everything*: calls that run as well.
+
+        Raises:  StoreError: a tombstone was refused; all is cancelled here nevertheless.
+        """
+        refused: list[StoreError] = []
         for job in self.poller.outstanding():
             single = len(job.stages) == 1 and job.stages[0].run.plan.chunks == 1
-            if single and not everything:
-                for future in job.stages[0].futures:
-                    future.cancel()
-            else:
-                job.poller.cancel_job(job)
+            try:
+                if single and not everything:
+                    for future in job.stages[0].futures:
+                        future.cancel()
+                else:
+                    job.poller.cancel_job(job)
+            except StoreError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
 
     def finish(self, wait: bool) -> None:
         """Stop the workers when nothing is outstanding any more."""
@@ -107,6 +123,25 @@ class Engine:
         weakref.finalize(executor, self.finish, wait=False).atexit = False
         _engines.add(self)
 
+
+def _unwound(act: Callable[[], None]) -> None:
+    """Call *act*, behind the one that this thread is in: a call that fails fails those that wait
+    for it, they fail others, and such chains may be longer than the stack is deep.
+    """
+    acts: deque[Callable[[], None]] | None = getattr(_in_thread, "acts", None)
+    if acts is not None:
+        acts.append(act)
+        return
+    acts = _in_thread.acts = deque((act,))
+    try:
+        while acts:
+            acts.popleft()()
+    finally:
+        _in_thread.acts = None
+
+
+_in_thread = threading.local()
+"""`acts`: what is still to be called in this thread."""
 
 _engines: set[Engine] = set()
 """Those not closed yet; one whose executor is gone may still have calls outstanding."""

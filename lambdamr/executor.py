@@ -1,5 +1,6 @@
 """The executor: calls in, futures out."""
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -54,7 +55,7 @@ class Executor:
         timeout_s: float | None = None,
         concurrency: int | None = None,
         progress: bool | None = None,
-        root: str | None = None,
+        root: str | os.PathLike[str] | None = None,
         serializer: str = "cloudpickle",
         include_modules: Sequence[str] = (),
         exclude_modules: Sequence[str] = (),
@@ -71,7 +72,7 @@ class Executor:
         self._timeout_s = timeout_s or config.timeout_s
         self._concurrency = concurrency
         self._progress = config.progress if progress is None else progress
-        self._root = absolute_root(root) if root else config.root
+        self._root = config.root if root is None else absolute_root(os.fspath(root))
         self._is_placed = root is not None
         self._config = config
         self._packing = (serializer, tuple(include_modules), tuple(exclude_modules))
@@ -280,9 +281,11 @@ class Executor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None and self._engine is not None:
-            self._engine.cancel(everything=True)
-        self.shutdown(wait=True)
+        try:
+            if kind is not None and self._engine is not None:
+                self._engine.cancel(everything=True)
+        finally:
+            self.shutdown(wait=True)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"

@@ -80,13 +80,13 @@ class LocalBackend:
         self.memory_mb = memory_mb or PLANNED_MEMORY_MB
         self._keep_days = keep_days
         self._ownership = Ownership(root, self.owner)
+        self._ownership.hold()
         self._pool = _Pool(root, workers, memory_mb, width, self.owner)
 
     def connect(self, listener: Listener) -> None:
         self._pool.listener = listener
 
     def invoke(self, event: Event) -> None:
-        self._ownership.hold()
         self._pool.invoke(event)
 
     def withdraw(self, job: str) -> bool:
@@ -325,6 +325,9 @@ class _Pool:
         elif verb is Verb.TAKE:
             with contextlib.suppress(OSError):  # it died: its own event will be repaired
                 worker.channel.send(Verb.TAKEN, self._take(worker, body.decode()))
+        elif verb is Verb.READY:
+            worker.ready = True
+            self._start_failures = 0
         else:
             if verb is Verb.FAILED and worker.event is not None:
                 self._tell_failed(worker.event.job, body.decode())

@@ -1,7 +1,5 @@
 """The backend inside a task: the worker's own store and launches."""
 
-import threading
-
 from lambdamr.backend import Listener
 from lambdamr_runtime.context import Context
 from lambdamr_runtime.wire import Event
@@ -37,9 +35,10 @@ class NestedBackend:
         return False
 
     def help(self, job: str) -> bool:
-        """Run one queued event; only the task's main thread may, as tasks run in main threads."""
-        if threading.current_thread() is not threading.main_thread():
-            return False
+        """Run one queued event in the thread that waits.
+
+        Any thread of the task may, several at once too: the main one may be waiting for them.
+        """
         event = self._context.take(job)
         if event is None:
             return False

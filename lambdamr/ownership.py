@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 
+from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.store import local_path
 
 
@@ -16,12 +17,24 @@ class Ownership:
         self._descriptor = -1
 
     def hold(self) -> None:
+        """Say that this client lives.
+
+        It begins before the client stores anything: what is younger than its file may be its own.
+
+        Raises:  StoreError: nothing can be written there.
+        """
         with self._lock:
             if self._descriptor < 0:
                 import fcntl  # POSIX only, as this backend is
 
-                os.makedirs(os.path.dirname(self._path), exist_ok=True)
-                self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    os.makedirs(os.path.dirname(self._path), exist_ok=True)
+                    self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+                except OSError as error:
+                    raise StoreError(
+                        f"Could not write {self._path}: {error.strerror}. Give root= or "
+                        "LAMBDAMR_ROOT a directory that you may write to."
+                    ) from error
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> bool:
@@ -29,11 +42,24 @@ class Ownership:
         with self._lock:
             if self._descriptor < 0:
                 return False
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # the directory may be gone
                 os.unlink(self._path)
             os.close(self._descriptor)
             self._descriptor = -1
             return True
+
+
+def oldest_client_s(root: str) -> float:
+    """Return when the oldest of the living clients began, seconds since the epoch; infinite where
+    none lives.
+    """
+    oldest = float("inf")
+    folder = os.path.dirname(owner_path(root, ""))
+    with contextlib.suppress(OSError):
+        for owner in os.listdir(folder):
+            if is_alive(root, owner):
+                oldest = min(oldest, os.stat(os.path.join(folder, owner)).st_mtime)
+    return oldest
 
 
 def owner_path(root: str, owner: str) -> str:
@@ -47,7 +73,7 @@ def is_alive(root: str, owner: str) -> bool:
 
     try:
         descriptor = os.open(owner_path(root, owner), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,12 +32,11 @@ def wait_with_bars(
 
 def _wait_for_stage(stage: "TrackedStage", deadline: float | None, stop_on_error: bool) -> bool:
     """Return whether the stage has ended well enough to go on with the next."""
-    bar: Any = None
     if stage.wait(_left(deadline, SHOW_AFTER_S), stop_on_error):
         return not (stop_on_error and stage.failed)
-    from tqdm.auto import tqdm  # 40 ms, and only a long wait needs it
-
-    bar = tqdm(total=len(stage.futures), desc=stage.run.stage.name, unit="task", leave=False)
+    bar: Any = _tqdm()(
+        total=len(stage.futures), desc=stage.run.stage.name, unit="task", leave=False
+    )
     try:
         ended = False
         while not ended and _left(deadline, 1.0) > 0:
@@ -46,6 +45,16 @@ def _wait_for_stage(stage: "TrackedStage", deadline: float | None, stop_on_error
     finally:
         bar.close()
     return ended and not (stop_on_error and stage.failed)
+
+
+def _tqdm() -> Any:
+    import warnings
+
+    with warnings.catch_warnings():
+        # A notebook without ipywidgets: the bar is text then, which is no reason to complain.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from tqdm.auto import tqdm  # 40 ms, and only a long wait needs it
+    return tqdm
 
 
 def _left(deadline: float | None, most_s: float) -> float:

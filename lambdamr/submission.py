@@ -16,6 +16,7 @@ from lambdamr_runtime.errors import ArgumentNotSerializable
 from lambdamr_runtime.keys import JobKeys, StageKeys, function_key, new_job_id
 from lambdamr_runtime.limits import INLINE_BYTES
 from lambdamr_runtime.wire import Manifest, Stage, StageKind, pack_args
+from lambdamr_runtime.work import Deferred
 
 if TYPE_CHECKING:
     from lambdamr.futures import Future
@@ -157,8 +158,13 @@ def _packed_args(packer: Packer, draft: StageDraft) -> bytes:
 
 
 def _dump_args(packer: Packer, args: Sequence[Any], first: int) -> bytes:
+    awaited = len(packer.futures)
     try:
-        return packer.dumps(list(args), "the arguments")
+        data = packer.dumps(list(args), "the arguments")
+        if len(packer.futures) == awaited or len(args) == 1:
+            return data
+        deferred = [Deferred(packer.dumps(arg, "the arguments")) for arg in args]
+        return packer.dumps(deferred, "the arguments")
     except ArgumentNotSerializable:
         for task, arg in enumerate(args, first):
             packer.dumps(arg, f"the arguments of task {task}")

@@ -138,6 +138,8 @@ class TrackedStage:
             future.settle(value, error, stats, frame.log)
         except InvalidStateError:  # cancelled in this very moment: that stands
             logger.debug("%r was cancelled before its outcome was read", future)
+        except SystemExit:  # of a callback; this thread follows every job
+            logger.exception("A callback of %r called sys.exit", future)
 
 
 class TrackedJob:
@@ -159,12 +161,15 @@ class TrackedJob:
         results as arguments needs them too."""
         self.end: Report | None = None
         """How the job ended, where that was looked for."""
+        self.take_over: Callable[[], None] | None = None
+        """Called at every look: runs the job here once its owner is gone."""
         self.followed_since = monotonic()
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is to come any more; a job that is counted ends with its report."""
-        return not any(self.pending) and (self.end is not None or not self.manifest.is_counted)
+        """Whether nothing is to come any more; see Manifest.ends_with_report."""
+        awaits_report = self.end is None and self.manifest.ends_with_report
+        return not any(self.pending) and not awaits_report
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job is over; whether it is."""
@@ -176,20 +181,26 @@ class TrackedJob:
         """Resolve every future that has not ended with an error of its own: that is the end."""
         with self.changed:
             for stage in self.stages:
-                for future in stage.futures:
-                    if future.done():
-                        continue
-                    stage.failed += 1
-                    error = make_error(stage)
-                    if isinstance(error, CancelledError):
-                        future.cancel_here()
-                        future.set_running_or_notify_cancel()
-                    else:
-                        future.set_exception(error)
                 stage.missing.clear()
+        for stage in self.stages:  # unlocked: callbacks may do what they like
+            for future in stage.futures:
+                if not future.done():
+                    stage.failed += 1
+                    _fail(future, make_error(stage))
+        with self.changed:
             self.pending = [0] * len(self.stages)
             self.end = self.end or end
             self.changed.notify_all()
+
+
+def _fail(future: Future, error: BaseException) -> None:
+    try:
+        if not isinstance(error, CancelledError):
+            future.set_exception(error)
+        elif future.cancel_here():
+            future.set_running_or_notify_cancel()
+    except InvalidStateError:  # it ended in this very moment: that stands
+        logger.debug("%r ended before it was given up", future)
 
 
 class Poller:
@@ -307,13 +318,15 @@ class Poller:
 
         if job.is_over:
             return
-        if job.launched:
-            self._backend.withdraw(job.manifest.job)
-            self._put_tombstone(job)
-        job.launched = True  # a call that waits for its arguments is not launched any more
-        report = Report("cancelled", "cancelled by the client", time())
-        job.give_up(lambda _: CancelledError(), report)
-        self.look()
+        try:
+            if job.launched:
+                self._backend.withdraw(job.manifest.job)
+                self._put_tombstone(job)
+        finally:  # nobody waits here any more, even if the store refuses the tombstone
+            job.launched = True  # a call that waits for its arguments is not launched any more
+            report = Report("cancelled", "cancelled by the client", time())
+            job.give_up(lambda _: CancelledError(), report)
+            self.look()
 
     def _cancel_future(self, stage: TrackedStage, future: Future) -> bool:
         if not future.cancel_here():
@@ -325,7 +338,7 @@ class Poller:
 
     def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
         from lambdamr_runtime import serialize
-        from lambdamr_runtime.wire import encode_frames
+        from lambdamr_runtime.wire import CLIENT, encode_frames
 
         record = serialize.record_failure(CancelledError("cancelled by the client"))
         count = len(stage.run.plan.tasks_of(chunk))
@@ -333,7 +346,7 @@ class Poller:
             [Frame(FrameKind.ERROR, serialize.plain_dumps(record), tries=0)] * count
         )
         execution = new_execution_id()
-        outcome = Outcome(chunk, execution, 0, count, count, 0.0, 0.0, 0.0, "client", frames)
+        outcome = Outcome(chunk, execution, 0, count, count, 0.0, 0.0, 0.0, CLIENT, frames)
         key = stage.run.keys.outcome(stage.run.plan.group_of(chunk), chunk)
         return self._store.create(key, outcome.encode(), execution)
 
@@ -344,14 +357,14 @@ class Poller:
 
     # --- the thread ----------------------------------------------------------------------------
     def _run(self) -> None:
-        pause = first = POLL_FLOOR_S if self._backend.hints else POLL_FIRST_S
+        pause = self._first_pause()
         self._look_at_all()
         while not self._retire():
             hints, asked = self._wait_for_news(pause)
             if hints:
                 self._read_hinted(hints)
             if asked:
-                pause = first
+                pause = self._first_pause()
             if asked or not hints:
                 began = monotonic()
                 self._look_at_all()
@@ -372,6 +385,14 @@ class Poller:
                 news = self._news.get_nowait()
         except queue.Empty:
             return hints, asked
+
+    def _first_pause(self) -> float:
+        """Only of what this client's own backend runs there are hints to rely on."""
+        owner = self._backend.owner
+        hinted = self._backend.hints and all(
+            job.manifest.owner == owner for job in self.outstanding()
+        )
+        return POLL_FLOOR_S if hinted else POLL_FIRST_S
 
     def _longest_pause(self) -> float:
         with self._lock:
@@ -423,22 +444,26 @@ class Poller:
             reason = str(error)
             job.give_up(lambda _: CorruptObject(reason), _failed(reason))
         except (StoreError, FileNotFoundError) as error:
-            logger.warning("Could not look at job %s: %s", job.manifest.job, error)
+            if not self._has_failed(job):
+                logger.warning("Could not look at job %s: %s", job.manifest.job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
             text = f"Job {job.manifest.job} cannot be followed: {error!r}"
-            job.give_up(lambda: JobFailed(text), _failed(text))
-        except Exception as error:  # a mistake of ours must not leave anybody waiting
-            failure = error
-            job.give_up(lambda _: failure, _failed(repr(error)))
+            job.give_up(lambda _: JobFailed(text), _failed(text))
 
     def _look_at(self, job: TrackedJob) -> None:
         news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
+        if self._has_failed(job) or job.is_over or (news and any(job.pending)):
+            return
+        self._look_for_end(job)
+
+    def _has_failed(self, job: TrackedJob) -> bool:
+        """Give a job up that cannot go on, as its backend says; whether that was so."""
         reason = self._failures.pop(job.manifest.job, None)
-        if reason is not None:
-            text = f"Job {job.manifest.job} failed: {reason}"
-            job.give_up(lambda _: JobFailed(text), _failed(reason))
-        elif not job.is_over and not (news and any(job.pending)):
-            self._look_for_end(job)
+        if reason is None:
+            return False
+        text = f"Job {job.manifest.job} failed: {reason}"
+        job.give_up(lambda _: JobFailed(text), _failed(reason))
+        return True
 
     def _read_new(self, stage: TrackedStage) -> int:
         """Read the outcomes that are new; returns how many there were."""
@@ -466,9 +491,13 @@ class Poller:
         if outcome.count != len(stage.run.plan.tasks_of(chunk)):
             raise CorruptObject(f"{key} holds {outcome.count} results, its chunk has others")
         with stage.job.changed:
-            if chunk in stage.missing:
-                stage.missing.discard(chunk)
-                stage.job.pending[stage.run.index] -= stage.settle(outcome, frames, key)
+            if chunk not in stage.missing:
+                return
+            stage.missing.discard(chunk)
+        count = stage.settle(outcome, frames, key)  # unlocked: callbacks may do what they like
+        with stage.job.changed:  # the job may have been given up in between
+            pending = stage.job.pending
+            pending[stage.run.index] = max(0, pending[stage.run.index] - count)
 
     def _look_for_end(self, job: TrackedJob) -> None:
         """Resolve what is left of a job that has ended."""
@@ -477,6 +506,8 @@ class Poller:
         report = read_end(self._store, job.keys)
         if report is None:
             self._check_presence(job)
+            if job.take_over is not None:
+                job.take_over()
             return
         for stage in job.stages:
             if stage.missing:
@@ -490,7 +521,7 @@ class Poller:
                 f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
                 f"{self._store.root}. Somebody deleted it; run the job again."
             )
-            job.give_up(lambda: JobFailed(text), _failed(text))
+            job.give_up(lambda _: JobFailed(text), _failed(text))
 
 
 def _failed(reason: str) -> "Report":
@@ -506,7 +537,7 @@ def _ending(stage: TrackedStage, report: "Report") -> BaseException:
     if stage.run.stage.kind is StageKind.FOLD:
         for future in stage.job.stages[stage.run.index - 1].futures:
             error = None if future.cancelled() else future.exception(0)
-            if error is not None:
+            if error is not None and not isinstance(error, JobFailed):  # that one was not run
                 return error
     return JobFailed(
         f"Job {stage.job_id} {report.status} before this task had run. {report.reason}"

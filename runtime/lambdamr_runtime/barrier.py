@@ -20,7 +20,16 @@ from lambdamr_runtime.lanes import split_lanes, tree_arity
 from lambdamr_runtime.limits import EVENT_BYTES, SAME_FAILURES
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, unstamped
-from lambdamr_runtime.wire import MALFORMED, Event, FrameKind, Manifest, Outcome, StageKind
+from lambdamr_runtime.wire import (
+    CLIENT,
+    MALFORMED,
+    Event,
+    FrameKind,
+    Manifest,
+    Outcome,
+    Stage,
+    StageKind,
+)
 
 if TYPE_CHECKING:
     from lambdamr_runtime.stopwatch import Phases
@@ -62,6 +71,17 @@ class Totals:
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    @classmethod
+    def decode(cls, body: bytes, source: str) -> "Totals":
+        """Parse the totals of a group.
+
+        Raises:  CorruptObject: they are none.
+        """
+        try:
+            return cls() + cls(**json.loads(body))
+        except MALFORMED as error:
+            raise CorruptObject(f"{source} does not hold totals: {error}") from error
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -72,7 +92,7 @@ class Report:
     reason: str = ""
     ended_s: float = 0.0
     stages: tuple[Totals, ...] = ()
-    """Of the stages that are counted: all of a map_reduce, none of a map."""
+    """Of the stages that are counted: all of a map_reduce, none of a map without max_failures."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -105,6 +125,11 @@ def end_job(store: Store, keys: JobKeys, report: Report) -> None:
     execution = new_execution_id()
     store.create(keys.cancelled, report.encode(), execution)
     store.create(keys.report, report.encode(), execution)
+
+
+def finish_cancelled(store: Store, keys: JobKeys) -> None:
+    """Write the report that a tombstone announces, if it is missing."""
+    end_job(store, keys, Report.decode(store.get(keys.cancelled), keys.cancelled))
 
 
 def read_end(store: Store, keys: JobKeys) -> Report | None:
@@ -146,9 +171,8 @@ class Barrier:
         """
         if not self._is_complete(run, group):
             return False
-        counted = run.manifest.is_counted
-        if counted or run.plan.groups > 1:
-            self._close_group(run, group, counted)
+        if run.plan.groups > 1 or _is_counted(run.manifest):
+            self._close_group(run, group)
             present = {last_number(o.key) for o in self._store.list(run.keys.groups)}
             if len(present) < run.plan.groups:
                 return False
@@ -161,10 +185,10 @@ class Barrier:
         found = {last_number(o.key) for o in self._store.list(run.keys.outcomes(group))}
         return found.issuperset(expected)
 
-    def _close_group(self, run: StageRun, group: int, counted: bool) -> None:
+    def _close_group(self, run: StageRun, group: int) -> None:
         if self._store.exists(run.keys.group(group)):
             return
-        body = self._group_body(run, group) if counted else b""
+        body = self._group_body(run, group) if _is_counted(run.manifest) else b""
         self._store.create(run.keys.group(group), body, new_execution_id())
 
     def _group_body(self, run: StageRun, group: int) -> bytes:
@@ -175,11 +199,13 @@ class Barrier:
         mapped: list[tuple[int, Mapped | None]] = []
         for chunk in run.plan.chunks_in(group):
             outcome, frames = read_outcome(self._store, run.keys.outcome(group, chunk))
-            totals += Totals(tasks=outcome.count, failed=outcome.failed)
+            # A cancelled task fails a job only where another stage needs its value.
+            wanted = outcome.worker != CLIENT or len(run.manifest.stages) > 1
+            totals += Totals(tasks=outcome.count, failed=outcome.failed if wanted else 0)
             for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):
                 totals += Totals(task_seconds=frame.seconds)
                 value = None
-                if frame.kind is FrameKind.VALUE and run.stage.kind is not StageKind.CALL:
+                if frame.kind is FrameKind.VALUE and run.stage.kind in _OURS:
                     value = serialize.loads(frame.payload)
                 totals += _totals_of(value)
                 mapped.append((task, value if isinstance(value, Mapped) else None))
@@ -196,9 +222,9 @@ class Barrier:
             self.job_ended(run.manifest)
             return True
         totals = self._stage_totals(run)
-        allowed = run.stage.max_failures
-        if allowed is not None and totals.failed > allowed:
-            report = Report("failed", _reason(run, totals.failed), self._clock.time())
+        reason = _excess_of(run.stage, totals.failed)
+        if reason:
+            report = Report("failed", reason, self._clock.time())
             end_job(self._store, JobKeys(run.manifest.job), report)
             return True
         won = self._store.create(run.keys.done, b"", new_execution_id())
@@ -209,15 +235,19 @@ class Barrier:
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
 
+    def job_cancelled(self, manifest: Manifest) -> None:
+        """Write the report of a job with a tombstone; who put that may have died in between."""
+        finish_cancelled(self._store, JobKeys(manifest.job))
+
     def job_ended(self, manifest: Manifest) -> None:
         """Write the report of a job whose stages are all complete."""
         stages: Sequence[Totals] = ()
-        if manifest.is_counted:
+        if _is_counted(manifest):
             runs = [StageRun.of(manifest, i) for i in range(len(manifest.stages))]
             stages = [self._stage_totals(run) for run in runs]
-        mismatch = _receipt_mismatch(manifest, stages)
-        if mismatch:
-            report = Report("failed", mismatch, self._clock.time(), tuple(stages))
+        reason = _excess(manifest, stages) or _receipt_mismatch(manifest, stages)
+        if reason:
+            report = Report("failed", reason, self._clock.time(), tuple(stages))
             end_job(self._store, JobKeys(manifest.job), report)
             return
         report = Report("done", "", self._clock.time(), tuple(stages))
@@ -233,7 +263,7 @@ class Barrier:
 
                 start, length = column_span(_tasks_in(run, group), run.stage.partitions - 1)
                 body = body[start + length :]
-            totals += Totals(**json.loads(body))
+            totals += Totals.decode(body, key)
         return totals
 
     def _too_many(self, run: StageRun) -> str:
@@ -244,7 +274,7 @@ class Barrier:
         markers = list(self._store.list(run.keys.failures))
         if stage.max_failures is not None:
             failed = sum(self._marker(marker.key)["tasks"] for marker in markers)
-            return _reason(run, failed) if failed > stage.max_failures else ""
+            return _excess_of(stage, failed)
         first = [marker.key for marker in markers if last_number(marker.key) < SAME_FAILURES]
         if len(first) < SAME_FAILURES or run.plan.chunks <= SAME_FAILURES:
             return ""
@@ -259,15 +289,41 @@ class Barrier:
 
     def _marker(self, key: str) -> dict[str, Any]:
         """Any: JSON of ours, two fields."""
-        marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
-        return marker
+        try:
+            marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
+            return {"tasks": int(marker["tasks"]), "signature": str(marker["signature"])}
+        except MALFORMED as error:
+            raise CorruptObject(f"{key} is not a failure marker: {error}") from error
 
 
-def _reason(run: StageRun, failed: int) -> str:
+_OURS = frozenset({StageKind.MAP, StageKind.REDUCE})
+"""Stages whose values are records of ours; others are the user's, and may not load here."""
+
+
+def _is_counted(manifest: Manifest) -> bool:
+    """Whether the barrier reads what chunks add up to: receipts and max_failures need it.
+
+    Failure markers only end a job early: a lane may see the last outcome before its marker.
+    """
+    return len(manifest.stages) > 1 or manifest.stages[0].max_failures is not None
+
+
+def _excess_of(stage: Stage, failed: int) -> str:
+    """Return why so many failed tasks are too many, or "" where they are not."""
+    if stage.max_failures is None or failed <= stage.max_failures:
+        return ""
     return (
-        f"{failed} tasks of stage {run.stage.name!r} failed, {run.stage.max_failures} are allowed "
+        f"{failed} tasks of stage {stage.name!r} failed, {stage.max_failures} are allowed "
         "(max_failures=)."
     )
+
+
+def _excess(manifest: Manifest, stages: Sequence[Totals]) -> str:
+    reasons = (
+        _excess_of(stage, totals.failed)
+        for stage, totals in zip(manifest.stages, stages, strict=False)
+    )
+    return next(filter(None, reasons), "")
 
 
 def _tasks_in(run: StageRun, group: int) -> int:

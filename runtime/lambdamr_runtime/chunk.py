@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
+from zlib import crc32
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History
@@ -14,7 +15,7 @@ from lambdamr_runtime.lanes import LanePlan
 from lambdamr_runtime.limits import INLINE_RESULT_BYTES
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome, Stage, encode_frames
-from lambdamr_runtime.work import TaskEnv, Work
+from lambdamr_runtime.work import Deferred, TaskEnv, Work
 
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 10.0
@@ -104,6 +105,7 @@ class ChunkRunner:
             worker=self._name,
             frames=b"" if results else packed,
             results=results,
+            results_checksum=crc32(packed) if results else 0,
         )
 
     def _frames(
@@ -152,7 +154,8 @@ class ChunkRunner:
         tries = 1
         while True:
             try:
-                payload = serialize.dump_result(work.run(env, task, arg), env.dumps)
+                given = serialize.loads(arg.data) if isinstance(arg, Deferred) else arg
+                payload = serialize.dump_result(work.run(env, task, given), env.dumps)
                 kind = FrameKind.VALUE
                 break
             except BaseException as error:  # SystemExit and KeyboardInterrupt are results too

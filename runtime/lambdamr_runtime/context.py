@@ -4,6 +4,7 @@ The worker process sets the context once; references in arguments resolve themse
 and an Executor made inside a task finds here that it is nested.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,28 +27,33 @@ class Cache:
         self._limit = limit_bytes
         self._total = 0
         self._entries: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        """Threads of a task may run nested tasks side by side."""
 
     def get(self, key: str) -> Any:
         """Return what is kept under *key*, or None."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        self._entries.move_to_end(key)
-        return entry[0]
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
 
     def keep(self, key: str, value: Any, size: int) -> None:
         """Keep *value* (not None), *size* bytes as stored; what is larger than the cache is not."""
         if size > self._limit:
             return
-        self._total += size - self._entries.pop(key, (None, 0))[1]
-        self._entries[key] = (value, size)
-        while self._total > self._limit:
-            self._total -= self._entries.popitem(last=False)[1][1]
+        with self._lock:
+            self._total += size - self._entries.pop(key, (None, 0))[1]
+            self._entries[key] = (value, size)
+            while self._total > self._limit:
+                self._total -= self._entries.popitem(last=False)[1][1]
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
-        self._total = 0
+        with self._lock:
+            self._entries.clear()
+            self._total = 0
 
 
 @dataclass(slots=True)

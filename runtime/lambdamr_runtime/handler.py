@@ -6,6 +6,7 @@ in where events come from.
 
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -80,6 +81,7 @@ def main(arguments: list[str]) -> None:
         pass
     finally:
         handler.stop()
+        shutil.rmtree(scratch, ignore_errors=True)
         os._exit(0)
 
 

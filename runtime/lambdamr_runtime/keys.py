@@ -14,6 +14,8 @@ import os
 import time
 from dataclasses import dataclass
 
+from lambdamr_runtime.errors import CorruptObject
+
 JOBS = "jobs/"
 
 
@@ -136,5 +138,11 @@ class JobKeys:
 
 
 def last_number(key: str) -> int:
-    """Return the number that ends a key: the chunk of an outcome, the group of a marker."""
-    return int(key.rpartition("/")[2])
+    """Return the number that ends a key: the chunk of an outcome, the group of a marker.
+
+    Raises:  CorruptObject: the key is none of ours.
+    """
+    try:
+        return int(key.rpartition("/")[2])
+    except ValueError:
+        raise CorruptObject(f"{key} was not written by lambdamr; remove it.") from None

@@ -37,6 +37,9 @@ a larger one is read chunk by chunk."""
 LOG_BYTES = 64 * KIB
 """What is kept of a task's stdout and stderr: the tail."""
 
+OUTPUT_BYTES = 16 * MIB
+"""What the output of a running task may take on disk; more of it is freed, up to the tail."""
+
 CACHE_BYTES = 512 * MIB
 """What a warm process keeps of functions, broadcast data and resolved references (as stored)."""
 

@@ -32,7 +32,6 @@ from lambdamr_runtime.shuffle import (
     BlockWriter,
     Slice,
     SliceIdentity,
-    SliceIdentity,
     column_span,
     decode_column,
     decode_contents,

@@ -34,8 +34,8 @@ RESIDENT_SHARE = 1 / 2
 """Memory fell after a spill if less than this share of the room stays resident."""
 
 PATIENT_COLLECTION = (50_000, 20, 100)
-"""When garbage is looked for while a task holds data: a dictionary of a million lists is no garbage,
-and to look at it again and again took a quarter of the time."""
+"""When garbage is looked for while a task holds data: a dictionary of a million lists is none, and
+to look at it again and again took a quarter of the time."""
 
 _PAGE = resource.getpagesize()
 

@@ -13,11 +13,12 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 
-from lambdamr_runtime.limits import LOG_BYTES
+from lambdamr_runtime.limits import LOG_BYTES, OUTPUT_BYTES
 from lambdamr_runtime.wire import Frame, decode_frames, encode_frames
 
 
@@ -38,6 +39,7 @@ class ProgressPage:
     """One page of shared memory that says which task runs; a write costs about a microsecond."""
 
     _ROW = struct.Struct("<Qqqd16s")
+    _BEAT = struct.Struct("<d")
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
@@ -57,6 +59,14 @@ class ProgressPage:
         if not number or chunk < 0:
             return None
         return Running(number, chunk, task, deadline, execution.rstrip(b"\0").decode())
+
+    def beat(self) -> None:
+        """Say that threads of the process run: none can while a C call holds the GIL."""
+        self._BEAT.pack_into(self._page, self._ROW.size, time.monotonic())
+
+    def beaten_s(self) -> float:
+        """Return when that was last said, on the monotonic clock."""
+        return float(self._BEAT.unpack_from(self._page, self._ROW.size)[0])
 
     def resume(self) -> None:
         """Count on from what an earlier process wrote."""
@@ -137,10 +147,31 @@ class Output:
         os.ftruncate(self._fd, 0)
         return tail
 
+    def trim(self) -> None:
+        """Free the disk of what no tail will hold: a task may print without end."""
+        status = os.fstat(self._fd)
+        if status.st_blocks * 512 > OUTPUT_BYTES and not _punch_hole(
+            self._fd, status.st_size - 2 * LOG_BYTES
+        ):
+            os.ftruncate(self._fd, 0)
+
     def give_back(self, taken: bytes) -> None:
         """Put what was taken in front again; nothing may have been written since."""
         if taken:
             os.write(self._fd, taken)
+
+
+def _punch_hole(descriptor: int, length: int) -> bool:
+    """Free the first bytes of a file, which stays as long as it is; whether the system can."""
+    import ctypes  # 8 ms, and only a task that prints megabytes needs it
+
+    keep_size_and_punch = 0x01 | 0x02
+    try:
+        fallocate = ctypes.CDLL(None).fallocate
+    except AttributeError:  # Linux only
+        return False
+    start, end = ctypes.c_int64(0), ctypes.c_int64(length)
+    return bool(fallocate(descriptor, keep_size_and_punch, start, end) == 0)
 
 
 class Hygiene:
@@ -151,6 +182,7 @@ class Hygiene:
 
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
+        os.makedirs(scratch, exist_ok=True)  # tempfile passes over a folder that is missing
         os.environ["TMPDIR"] = scratch
         tempfile.tempdir = None
         self._cwd = os.getcwd()
@@ -167,7 +199,7 @@ class Hygiene:
             numpy.random.seed()
 
     def restore(self) -> bool:
-        """Clean up, and say whether the process may go on: a thread that is left means no."""
+        """Clean up, and say whether the process may go on: not with a thread or a child left."""
         os.umask(self._umask)
         with contextlib.suppress(OSError):  # the folder of the start may be gone: stay
             os.chdir(self._cwd)
@@ -175,6 +207,8 @@ class Hygiene:
             os.environ.clear()
             os.environ.update(self._environment)
         self._empty_scratch()
+        if _has_children():
+            return False
         return threading.active_count() <= self._threads or not _foreign_threads()
 
     def _empty_scratch(self) -> None:
@@ -194,6 +228,18 @@ class Hygiene:
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from entries
+
+
+def _has_children() -> bool:
+    """Whether processes that a task started still run; those that have ended are reaped."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) is not None:
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _foreign_threads() -> bool:

@@ -7,10 +7,10 @@ functions here, so they may lie at any depth of the arguments or in a closure.
 from typing import Any
 
 from lambdamr_runtime import context, serialize
-from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.errors import CorruptObject, JobFailed
 from lambdamr_runtime.keys import last_number
 from lambdamr_runtime.store import Store
-from lambdamr_runtime.wire import Frame, FrameKind, Outcome, decode_frames
+from lambdamr_runtime.wire import Frame, FrameKind, Outcome
 
 
 def load_data(key: str) -> Any:
@@ -33,7 +33,12 @@ def load_result(outcome_key: str, position: int) -> Any:
     ctx = context.required()
     frames = ctx.cache.get(outcome_key)
     if frames is None:
-        frames = read_outcome(ctx.store, outcome_key)[1]
+        try:
+            frames = read_outcome(ctx.store, outcome_key)[1]
+        except FileNotFoundError:
+            raise JobFailed(
+                f"An argument is a future without a result: its job ended without {outcome_key}."
+            ) from None
         ctx.cache.keep(outcome_key, frames, sum(len(frame.payload) for frame in frames))
     return value_of(frames[position], outcome_key)
 
@@ -47,10 +52,10 @@ def read_outcome(store: Store, key: str) -> tuple[Outcome, list[Frame]]:
     if outcome.chunk != last_number(key):
         raise CorruptObject(f"{key} is the outcome of chunk {outcome.chunk}")
     try:
-        data = store.get(outcome.results) if outcome.results else outcome.frames
+        stored = store.get(outcome.results) if outcome.results else b""
     except FileNotFoundError:
         raise CorruptObject(f"{outcome.results}, which {key} names, is not there") from None
-    return outcome, decode_frames(data, outcome.count, outcome.results or key)
+    return outcome, outcome.unpack(stored, outcome.results or key)
 
 
 def value_of(frame: Frame, source: str) -> Any:

@@ -33,7 +33,14 @@ from lambdamr_runtime.clock import SystemClock
 from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import LambdamrError, StoreError
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.limits import CACHE_BYTES, LOG_BYTES, MEMORY_CHECK_S, MIB, TOMBSTONE_S
+from lambdamr_runtime.limits import (
+    CACHE_BYTES,
+    INFRASTRUCTURE_RETRIES,
+    LOG_BYTES,
+    MEMORY_CHECK_S,
+    MIB,
+    TOMBSTONE_S,
+)
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import Hygiene, Output, ProgressPage, Running, Spool
 from lambdamr_runtime.store import Store, open_store
@@ -92,6 +99,7 @@ class Sandbox:
         self._settings = settings
         self._shared = _Shared()
         self._child: _Child | None = None
+        self._looker = _Looker(settings)
         self._false_starts = 0
         """Children in a row that died before they could run anything."""
 
@@ -165,6 +173,8 @@ class Sandbox:
             verdict = self._check(child)
             if verdict is not None:
                 return verdict
+            if self._looker.sees_end(event.job, self._shared.page.beaten_s()):
+                return self._autopsy(child, None, DeathCause.CANCELLED, "the job's tombstone")
 
     def _answer(self, child: "_Child", verb: Verb, body: bytes, surroundings: Surroundings) -> None:
         if verb is Verb.INVOKE:
@@ -177,6 +187,7 @@ class Sandbox:
         """Return how the child ended, or is ended here for passing a limit."""
         if child.has_ended():
             return self._autopsy(child, None, DeathCause.CRASH, "")
+        self._shared.output.trim()
         running = self._shared.page.running()
         if running is not None and time.monotonic() > running.deadline:
             over = time.monotonic() - running.deadline
@@ -216,6 +227,46 @@ class Sandbox:
         )
 
 
+class _Looker:
+    """Looks for a tombstone where the child's own thread cannot: while the GIL is held.
+
+    It does so in a process of its own each time, as the parent never opens a store.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pid = 0
+        self._job = ""
+        self._next_s = 0.0
+
+    def sees_end(self, job: str, beaten_s: float) -> bool:
+        """Whether a look that has ended found *job* cancelled; begins one where it is time."""
+        if self._pid:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._pid = 0
+            return bool(pid) and status == 0 and job == self._job
+        now = time.monotonic()
+        if now > max(self._next_s, beaten_s + 2 * TOMBSTONE_S):
+            self._next_s = now + TOMBSTONE_S
+            self._job = job
+            self._pid = os.fork()
+            if self._pid == 0:
+                self._look()
+        return False
+
+    def _look(self) -> NoReturn:
+        """End this process with status 0 if the job is cancelled."""
+        status = 1
+        try:
+            if self._settings.private >= 0:
+                os.close(self._settings.private)
+            store = open_store(self._settings.root)
+            status = 0 if store.exists(JobKeys(self._job).cancelled) else 1
+        finally:
+            os._exit(status)
+
+
 class _Shared:
     """What parent and child see both."""
 
@@ -249,9 +300,11 @@ class _Shared:
 class _Child:
     """The child process as its parent holds it."""
 
-    def __init__(self, pid: int, channel: Channel) -> None:
+    def __init__(self, pid: int, channel: Channel, lifeline: int) -> None:
         self.pid = pid
         self.channel = channel
+        self._lifeline = lifeline
+        """Write end of a pipe, whose closing by this process's end is the child's end."""
         self.ready = False
         """Whether it has sent anything."""
         self._status: int | None = None
@@ -259,12 +312,15 @@ class _Child:
     @classmethod
     def fork(cls, settings: Settings, shared: _Shared) -> "_Child":
         ours, theirs = socket.socketpair()
+        alive, lifeline = os.pipe()
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _child_main(settings, shared, Channel(theirs))
+            os.close(lifeline)
+            _child_main(settings, shared, Channel(theirs), alive)
         theirs.close()
-        return cls(pid, Channel(ours))
+        os.close(alive)
+        return cls(pid, Channel(ours), lifeline)
 
     def message(self, patience_s: float) -> tuple[Verb, bytes] | None:
         """Return the next message, or None if none comes in time or the child is dead."""
@@ -288,6 +344,7 @@ class _Child:
         except (ProcessLookupError, PermissionError):  # nobody is left in it
             pass
         self.channel.close()
+        os.close(self._lifeline)
         assert self._status is not None  # noqa: S101 - set above
         return self._status
 
@@ -331,10 +388,11 @@ def _is_users(frame: str) -> bool:
 # --- the child ---------------------------------------------------------------------------------
 
 
-def _child_main(settings: Settings, shared: _Shared, channel: Channel) -> NoReturn:
+def _child_main(settings: Settings, shared: _Shared, channel: Channel, alive: int) -> NoReturn:
     """Run events until the parent is gone; never returns into the parent's code."""
     try:
         os.setpgid(0, 0)
+        _end_with_parent(alive)
         if settings.private >= 0:
             os.close(settings.private)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -351,11 +409,24 @@ def _child_main(settings: Settings, shared: _Shared, channel: Channel) -> NoRetu
     os._exit(0)
 
 
+def _end_with_parent(alive: int) -> None:
+    """Have the system end this process group when the other end of a pipe closes.
+
+    It does so by SIGIO, whose default is to end a process: a C call that holds the GIL is no
+    obstacle, as it would be to a thread that watches.
+    """
+    import fcntl  # POSIX only, as the kept child is
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(alive, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def _serve(settings: Settings, shared: _Shared, link: "_Link") -> None:
     store = open_store(settings.root)
     clock = SystemClock()
     modules = ShippedModules(os.path.join(settings.scratch, "modules"))
-    tombstones = _TombstoneWatch(store, link)
+    tombstones = _TombstoneWatch(store, link, shared.page)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
     cache = Cache(_cache_bytes(settings.memory_mb))
 
@@ -441,9 +512,10 @@ class _Link:
 class _TombstoneWatch:
     """A thread that sees that the running job is cancelled, or the parent dead."""
 
-    def __init__(self, store: Store, link: _Link) -> None:
+    def __init__(self, store: Store, link: _Link, page: ProgressPage) -> None:
         self._store = store
         self._link = link
+        self._page = page
         self._job = ""
         self._parent = os.getppid()
         self._tick = threading.Event()
@@ -451,10 +523,12 @@ class _TombstoneWatch:
 
     def watch(self, job: str) -> None:
         """Watch this job from now on; "": none."""
+        self._page.beat()
         self._job = job
 
     def _run(self) -> None:
         while not self._tick.wait(TOMBSTONE_S):
+            self._page.beat()
             if os.getppid() != self._parent:
                 os.killpg(0, signal.SIGKILL)
             job = self._job

@@ -7,7 +7,7 @@ whatever pickle refuses, the job's serializer gets to try.
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -159,7 +159,8 @@ def _pickled(error: BaseException, dumps: Dumps) -> bytes:
 def _forms(error: BaseException, dumps: Dumps) -> Iterator[object]:
     """Yield what may travel for an exception, the truest form first."""
     yield error
-    args, plain = error.args, tuple(_text(arg) for arg in error.args)
+    args: tuple[Any, ...] = error.args
+    plain: tuple[Any, ...] = tuple(map(_text, args))
     if isinstance(error, BaseExceptionGroup):
         parts = [_Loaded(_pickled(part, dumps)) for part in error.exceptions]
         args = plain = (error.message, parts)

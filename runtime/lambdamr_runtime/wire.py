@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
+from zlib import crc32
 
 from lambdamr_runtime.errors import CorruptObject, RuntimeMismatch
 from lambdamr_runtime.lanes import LanePlan
@@ -32,6 +33,9 @@ MALFORMED = (
     struct.error,
 )
 """What parsing damaged bytes may raise; decoders turn all of it into CorruptObject."""
+
+CLIENT = "client"
+"""The worker of an outcome that cancels its chunk."""
 
 MAX_TRIES = 0xFFFF
 """Most tries that a frame counts."""
@@ -101,8 +105,8 @@ class Manifest:
     python: str = PYTHON_VERSION
 
     @property
-    def is_counted(self) -> bool:
-        """Whether the job ends with totals of its stages: a map_reduce, or any of several."""
+    def ends_with_report(self) -> bool:
+        """Whether the job is over with its report alone: a map_reduce, or any of several stages."""
         return len(self.stages) > 1 or self.stages[0].kind is StageKind.MAP
 
     def encode(self) -> bytes:
@@ -290,17 +294,20 @@ class Outcome:
     peak_mb: float
     """Peak resident memory of the process so far."""
     worker: str
-    """Name of the process that ran it."""
+    """Name of the process that ran it; CLIENT where the client cancelled it."""
     frames: bytes = field(default=b"", repr=False)
     """Encoded frames; empty where they are in `results`."""
     results: str = ""
     """Key of the object that holds the frames, where they are too large for the outcome."""
+    results_checksum: int = 0
+    """crc32 of that object."""
 
     def encode(self) -> bytes:
         """Encode what goes behind the execution stamp."""
         record = {n: getattr(self, n) for n in self.__slots__ if n not in ("frames", "execution")}
         header = json.dumps(record).encode()
-        return b"%d\n%b%b" % (len(header), header, self.frames)
+        checksum = _checksum(self.execution.encode(), header, self.frames)
+        return b"%d %d\n%b%b" % (len(header), checksum, header, self.frames)
 
     @classmethod
     def decode(cls, stamped: bytes, source: str) -> "Outcome":
@@ -309,13 +316,33 @@ class Outcome:
         Raises:  CorruptObject: it is not one.
         """
         try:
-            stamp, size, _ = stamped[:64].split(b"\n", 2)
-            begin = len(stamp) + len(size) + 2
-            end = begin + int(size)
-            record = json.loads(stamped[begin:end])
-            return _typed(cls(execution=stamp.decode(), frames=stamped[end:], **record))
+            stamp, numbers, _ = stamped[:64].split(b"\n", 2)
+            size, checksum = map(int, numbers.split(b" "))
+            begin = len(stamp) + len(numbers) + 2
+            header, frames = stamped[begin : begin + size], stamped[begin + size :]
+            if _checksum(stamp, header, frames) != checksum:
+                raise ValueError("its checksum differs")
+            record = json.loads(header)
+            return _typed(cls(execution=stamp.decode(), frames=frames, **record))
         except MALFORMED as error:
             raise CorruptObject(f"{source} is not an outcome: {error}") from error
+
+    def unpack(self, stored: bytes, source: str) -> list[Frame]:
+        """Return the frames; *stored* is the object that `results` names, if it names one.
+
+        Raises:  CorruptObject: they are not the frames of this outcome.
+        """
+        if self.results and crc32(stored) != self.results_checksum:
+            raise CorruptObject(f"{source} is damaged: its checksum differs")
+        return decode_frames(stored if self.results else self.frames, self.count, source)
+
+
+def _checksum(*parts: bytes) -> int:
+    """Return the crc32 of the parts in a row."""
+    checksum = 0
+    for part in parts:
+        checksum = crc32(part, checksum)
+    return checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +442,8 @@ def _typed(record: _Record) -> _Record:
 
     Raises:  TypeError: naming the field.
     """
-    for name, accepted in _accepted(type(record)):
+    cls: Any = type(record)  # Any: mypy takes the __hash__ of its instances for the class's own
+    for name, accepted in _accepted(cls):
         value = getattr(record, name)
         if not isinstance(value, accepted):
             raise TypeError(f"{name} is {value!r:.40}")

@@ -59,6 +59,15 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Deferred:
+    """The argument of one task, pickled by itself since it holds futures: what one of them raised
+    fails this task, not the others of its chunk.
+    """
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One call of a function; the argument is (args, kwargs)."""
 

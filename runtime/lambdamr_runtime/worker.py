@@ -5,6 +5,7 @@ event ─▶ record the death before this one ─▶ launch the children ─▶ 
                       next stage, or report ◀─ barrier ◀─ end of lane ◀┘
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +16,14 @@ from lambdamr_runtime.barrier import Barrier
 from lambdamr_runtime.chunk import ChunkRunner, StageRun, Watched
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.context import Cache
+from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.keys import JobKeys, function_key, last_number, new_execution_id
 from lambdamr_runtime.lanes import children, tree_arity
 from lambdamr_runtime.limits import SLOWEST_MARGIN, TOMBSTONE_S, WHOLE_ARGS_BYTES
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import (
+    CLIENT,
     Death,
     DeathCause,
     Event,
@@ -30,7 +33,6 @@ from lambdamr_runtime.wire import (
     Outcome,
     args_index_bytes,
     args_span,
-    decode_frames,
 )
 from lambdamr_runtime.work import Work
 
@@ -85,6 +87,8 @@ class Worker:
                 return None
             event = repaired
         if self._is_stale(event) and self._is_cancelled(run):
+            if event.repair:
+                self._barrier.job_cancelled(run.manifest)
             return None
         self._launch_children(run, event)
         return self._run_lane(run, event)
@@ -92,6 +96,8 @@ class Worker:
     def _run_lane(self, run: StageRun, event: Event) -> Event | None:
         chunks = event.only or run.plan.chunks_of(event.lo)
         done = self._committed(run, chunks) if event.repair else frozenset[int]()
+        for chunk in list(itertools.takewhile(done.__contains__, chunks))[-1:]:
+            self._mark_winner(run, chunk)  # who committed it may have died before it did
         slowest = 0.0
         for position in range(event.cursor, len(chunks)):
             chunk = chunks[position]
@@ -121,12 +127,22 @@ class Worker:
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
         if self._store.create(key, outcome.encode(), outcome.execution):
             self._host.committed(run.manifest.job, run.index, chunk)
-            if outcome.failed and self._barrier.chunk_failed(
-                run, outcome, self._signature(outcome)
-            ):
-                self._hint_end(run)
-                self._looked = float("-inf")  # this lane sees the tombstone before its next chunk
+            self._mark_failures(run, outcome)
+        else:
+            self._mark_winner(run, chunk)
         return outcome
+
+    def _mark_winner(self, run: StageRun, chunk: int) -> None:
+        key = run.keys.outcome(run.plan.group_of(chunk), chunk)
+        self._mark_failures(run, Outcome.decode(self._store.get(key), key))
+
+    def _mark_failures(self, run: StageRun, outcome: Outcome) -> None:
+        """Take the steps that are due for a committed chunk with failed tasks."""
+        if not outcome.failed or outcome.worker == CLIENT:
+            return
+        if self._barrier.chunk_failed(run, outcome, self._signature(outcome)):
+            self._hint_end(run)
+            self._looked = float("-inf")  # this lane sees the tombstone before its next chunk
 
     def _hint_end(self, run: StageRun) -> None:
         self._host.committed(run.manifest.job, len(run.manifest.stages), 0)
@@ -135,11 +151,16 @@ class Worker:
         """Return what a wholly failed chunk failed with, in one line; "" if some tasks passed."""
         if outcome.failed < outcome.count:
             return ""
-        data = self._store.get(outcome.results) if outcome.results else outcome.frames
-        first = decode_frames(data, outcome.count, outcome.results)[0]
+        stored = self._store.get(outcome.results) if outcome.results else b""
+        first = outcome.unpack(stored, outcome.results)[0]
         record = serialize.load_error(first.payload, outcome.results)
-        place = [line.strip() for line in record.text.splitlines() if line.startswith("  File ")]
-        return " ".join((record.type_name, *place[-1:]))
+        # Without its folder: each worker has the shipped modules in one of its own.
+        places = [
+            line.removeprefix('  File "').rpartition("/")[2].replace('"', "", 1)
+            for line in record.text.splitlines()
+            if line.startswith("  File ")
+        ]
+        return " at ".join((record.type_name, *places[-1:]))
 
     def _launch_children(self, run: StageRun, event: Event) -> None:
         if event.only or event.hi - event.lo <= 1:
@@ -162,14 +183,13 @@ class Worker:
             return event.repaired(len(chunks), 0)
         position = left[0]
         chunk = chunks[position]
-        if death.chunk not in (-1, chunk):
-            death = replace(death, chunk=-1)  # it had committed that one
         attempt = event.attempt + 1 if position == event.cursor else 1
         frames = self._host.salvage(death.execution) if death.chunk == chunk else {}
-        known = death if death.chunk == chunk else replace(death, chunk=chunk, task=-1)
-        if not known.execution:
-            known = replace(known, execution=new_execution_id())
-        save_attempt(self._store, run.keys, attempt, known, frames)
+        if death.chunk != chunk:  # between chunks, or that one was committed: no task is guilty
+            death = replace(death, cause=DeathCause.LOST, chunk=chunk, task=-1)
+        if not death.execution:
+            death = replace(death, execution=new_execution_id())
+        save_attempt(self._store, run.keys, attempt, death, frames)
         return event.repaired(position, attempt)
 
     def _committed(self, run: StageRun, chunks: Sequence[int]) -> frozenset[int]:
@@ -240,7 +260,10 @@ class Worker:
         start, length = args_span(packed, chunk, chunks)
         if start + length <= len(packed):
             return serialize.loads(packed[start : start + length])
-        return serialize.loads(self._store.get_range(run.keys.args, start, length))
+        data = self._store.get_range(run.keys.args, start, length)
+        if len(data) < length:
+            raise CorruptObject(f"{run.keys.args} ends within the arguments of chunk {chunk}")
+        return serialize.loads(data)
 
     def _fetch_args(self, run: StageRun) -> bytes:
         """Return the packed arguments whole where they are small, else just their index."""
