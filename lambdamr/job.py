@@ -216,9 +216,9 @@ class Job:
         """
         result: dict[Any, Any] = {}
         count = 0
-        for keys, values in self._blocks(timeout):
-            result.update(zip(keys, values, strict=True))
-            count += len(keys)
+        for pairs in self._blocks(timeout):
+            result.update(pairs)
+            count += len(pairs)
             if len(result) < count:
                 raise DuplicateKey(
                     f"Job {self.job_id} has the key {self._first_repeated()!r} twice, so a dict "
@@ -239,16 +239,16 @@ class Job:
         """Yield the output pairs, partition by partition, sorted by key in each; raises as
         `result`, at the first pair.
         """
-        for keys, values in self._blocks(timeout):
-            yield from zip(keys, values, strict=True)
+        for pairs in self._blocks(timeout):
+            yield from pairs
 
-    def _blocks(self, timeout: float | None) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-        """Yield the keys and values of the output, some at a time."""
+    def _blocks(self, timeout: float | None) -> Iterator[list[tuple[Any, Any]]]:
+        """Yield the output pairs, some at a time."""
         from lambdamr_runtime.mapreduce import part_blocks
 
         store = self._job.backend.store
         for part in self._parts(timeout):
-            yield from part_blocks(partial(store.get_range, part.part), part.size, part.part)
+            yield from part_blocks(partial(store.get_range, part.part), part.blocks, part.part)
 
     def head(self, n: int = 5) -> list[tuple[Any, Any]]:
         """Return the first pairs of the output; raises as `result`."""

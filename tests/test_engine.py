@@ -153,6 +153,11 @@ def test_every_nan_is_one_key(memory_mb: int) -> None:
         found = Shuffled(reducer, memory_mb=memory_mb).run([nans, nans])
         assert [repr(key) for key, _ in found] == ["1", "nan", "'a'"]
         assert found[1][1] == expected
+    values = [(float("nan") if n % 3 else math.nan, n) for n in range(2_000)]
+    found = Shuffled(lambda _, values: list(values), memory_mb=memory_mb).run(
+        [values[:900], values]
+    )
+    assert [found[0][1], len(found)] == [[*range(900), *range(2_000)], 1]
 
 
 @pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])

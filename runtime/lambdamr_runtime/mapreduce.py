@@ -8,12 +8,14 @@
 Both stay within their share of the worker's memory, whatever the data: see `memory.Room`.
 """
 
+import io
 import pickle
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from operator import ne
 from types import GeneratorType
 from typing import Any
 
@@ -68,10 +70,7 @@ FETCH_BYTES = 4 * MIB
 """Most bytes of blocks fetched with one request by a merge."""
 
 _PART_BLOCK = struct.Struct("<QI")
-"""In front of each block of an output part: its length and its checksum."""
-
-_Columns = tuple[Sequence[Any], Sequence[Any]]
-"""Keys and values of output pairs, side by side."""
+"""A row of the table of a part's blocks: length and checksum."""
 
 Group = tuple[Any, Iterator[Any]]
 """A key and its values, to be read once."""
@@ -91,6 +90,8 @@ class Mapped:
     """Key of the output part, in a job without reducer."""
     size: int = 0
     """Bytes of the part."""
+    blocks: bytes = b""
+    """Table of the part's blocks, for `part_blocks`."""
     spilled_runs: int = 0
     spilled_bytes: int = 0
     """Written to temporary files."""
@@ -108,6 +109,8 @@ class Reduced:
     pairs_read: int
     keys: int
     output_pairs: int
+    blocks: bytes = b""
+    """Table of the part's blocks, for `part_blocks`."""
     spilled_bytes: int = 0
     """Written to temporary files, over all passes of a merge."""
     phases: Phases = field(default_factory=Phases)
@@ -169,7 +172,7 @@ class Map:
     ) -> Mapped:
         """A job without reducer: the pairs in their order are the output."""
         part = _Part(env, task, watch)
-        size = part.write(_columns(pair_batches(stream, self.mappers[-1], part.step)))
+        size = part.write(pair_batches(stream, self.mappers[-1], part.step))
         return Mapped(
             slices=(),
             bytes_read=source.bytes_read,
@@ -177,6 +180,7 @@ class Map:
             emitted=part.pairs,
             part=part.key,
             size=size,
+            blocks=bytes(part.table),
             phases=watch.phases(),
         )
 
@@ -194,6 +198,8 @@ class _Shuffling:
         self._dumps = pair_dumps(env)
         self._partitions = env.stage.partitions
         self._states = self._combine.states()
+        self._nan: tuple[Any, ...] = ()
+        """The NaN that stands for all, once there is one."""
         self._held = 0
         """Pairs added since the dictionary was empty, or last shortened."""
         self._shorten_at = SHORTEN_PAIRS
@@ -213,7 +219,7 @@ class _Shuffling:
     def add(self, batch: list[Pair], mapper: Mapper) -> None:
         """Add pairs; spill if that fills the room."""
         interrupted = self._watch.enter("combine")
-        add(self._combine, self._states, batch, mapper)
+        self._add(batch, mapper)
         self.emitted += len(batch)
         self._held += len(batch)
         if isinstance(self._combine, Combined) and self._held >= self._shorten_at:
@@ -221,6 +227,31 @@ class _Shuffling:
         if self._room.is_full(self._weight):
             self._spill()
         self._watch.enter(interrupted)
+
+    def _add(self, batch: list[Pair], mapper: Mapper) -> None:
+        """Add pairs, every NaN under one key: a dictionary keeps NaN objects apart.
+
+        Only keys that are new can be the first NaN: looking at these costs 25 ns each.
+        """
+        states = self._states
+        if self._nan:
+            batch = self._with_one_nan(batch)
+        before = len(states)
+        add(self._combine, states, batch, mapper)
+        if self._nan or len(states) == before:
+            return
+        new = list(islice(reversed(states), len(states) - before))
+        found = [key for key in new if key != key] if any(map(ne, new, new)) else []
+        if found:
+            for key in found:
+                del states[key]
+            self._nan = (found[-1],)
+            pairs = [pair for pair in batch if pair[0] != pair[0]]
+            add(self._combine, states, self._with_one_nan(pairs), mapper)
+
+    def _with_one_nan(self, batch: list[Pair]) -> list[Pair]:
+        (nan,) = self._nan
+        return [(nan, pair[1]) if pair[0] != pair[0] else pair for pair in batch]
 
     def write(self, key: str) -> tuple[Slice, ...]:
         """Write the shuffle object, unless it is empty, and return its slices."""
@@ -404,6 +435,7 @@ class Reduce:
         return Reduced(
             part=part.key,
             size=size,
+            blocks=bytes(part.table),
             pairs_read=partition.pairs_read,
             keys=partition.keys,
             output_pairs=part.pairs,
@@ -413,8 +445,8 @@ class Reduce:
 
     def _blocks(
         self, groups: Iterator[Whole | Hot], part: "_Part", watch: Stopwatch
-    ) -> Iterator[_Columns]:
-        """Yield the keys and values of the output, some at a time."""
+    ) -> Iterator[list[Pair]]:
+        """Yield the output pairs, some at a time."""
         watch.enter("reduce")
         if isinstance(self.reducer, Reducer):
             for group in groups:
@@ -422,14 +454,13 @@ class Reduce:
             return
         pairs = self._pairs(groups, self.reducer)
         while block := list(islice(pairs, part.step())):
-            yield [key for key, _ in block], [value for _, value in block]
+            yield block
 
-    def _finished(self, group: Whole | Hot, reducer: Reducer) -> _Columns:
+    def _finished(self, group: Whole | Hot, reducer: Reducer) -> list[Pair]:
         if isinstance(group, Hot):
-            return ([group.key], [list(chain.from_iterable(group.pieces))])
-        if reducer.finishes:
-            return group.keys, list(map(reducer.finish, group.states))
-        return group.keys, group.states
+            return [(group.key, list(chain.from_iterable(group.pieces)))]
+        values = map(reducer.finish, group.states) if reducer.finishes else group.states
+        return list(zip(group.keys, values, strict=True))
 
     def _pairs(
         self, groups: Iterator[Whole | Hot], reducer: Callable[[Any, Iterator[Any]], Any]
@@ -631,50 +662,48 @@ def pair_dumps(env: TaskEnv) -> Dumps:
 
 
 class _Part:
-    """An output part being written: blocks of keys and values, streamed to the store."""
+    """An output part being written: pickled lists of pairs, back to back, streamed to the store."""
 
     def __init__(self, env: TaskEnv, partition: int, watch: Stopwatch) -> None:
         self._env = env
         self._watch = watch
         self._step = FIRST_PART_PAIRS
+        self._what = "The reducer's results" if env.index else "The mapper's pairs"
         self.key = JobKeys(env.manifest.job).part(partition, env.execution)
         self.pairs = 0
+        self.table = bytearray()
 
     def step(self) -> int:
         """Return how many pairs the next block should have."""
         return self._step
 
-    def write(self, columns: Iterable[_Columns]) -> int:
+    def write(self, batches: Iterable[Sequence[Pair]]) -> int:
         """Write all pairs and return the size of the part."""
-        return put_parts(self._env.store, self.key, self._blocks(columns))
+        return put_parts(self._env.store, self.key, self._blocks(batches))
 
-    def _blocks(self, columns: Iterable[_Columns]) -> Iterator[bytes]:
-        for keys, values in columns:
+    def _blocks(self, batches: Iterable[Sequence[Pair]]) -> Iterator[bytes]:
+        for pairs in batches:
             at = 0
-            while at < len(keys):
-                stop = min(at + self._step, len(keys))
-                yield self._block(keys[at:stop], values[at:stop])
+            while at < len(pairs):
+                stop = min(at + self._step, len(pairs))
+                yield self._block(pairs[at:stop])
                 at = stop
 
-    def _block(self, keys: Sequence[Any], values: Sequence[Any]) -> bytes:
+    def _block(self, pairs: Sequence[Pair]) -> bytes:
         interrupted = self._watch.enter("write")
         try:
-            data = self._env.dumps((keys, values))
+            data = self._env.dumps(pairs)
         except Exception as error:
             raise ResultNotSerializable(
-                f"The output pairs cannot be pickled ({type(error).__name__}: {error}). "
+                f"{self._what} cannot be pickled ({type(error).__name__}: {error}). "
                 "Return plain data, or what can be pickled."
             ) from error
-        self.pairs += len(keys)
-        fitting = PART_BLOCK_BYTES * len(keys) // len(data)
+        self.pairs += len(pairs)
+        self.table += _PART_BLOCK.pack(len(data), zlib.crc32(data))
+        fitting = PART_BLOCK_BYTES * len(pairs) // len(data)
         self._step = max(1, min(PART_PAIRS, 2 * self._step, fitting))
         self._watch.enter(interrupted)
-        return _PART_BLOCK.pack(len(data), zlib.crc32(data)) + data
-
-
-def _columns(batches: Iterator[list[Pair]]) -> Iterator[_Columns]:
-    for batch in batches:
-        yield [key for key, _ in batch], [value for _, value in batch]
+        return data
 
 
 def put_parts(store: Store, key: str, parts: Iterator[bytes]) -> int:
@@ -693,41 +722,39 @@ def put_parts(store: Store, key: str, parts: Iterator[bytes]) -> int:
 
 
 def read_part(data: bytes, source: str) -> Iterator[Pair]:
-    """Yield the pairs of an output part.
+    """Yield the pairs of an output part that is known to be sound.
 
-    Raises:  CorruptObject: it is not one.
+    Raises:  CorruptObject: it is none.
     """
-    for keys, values in part_blocks(lambda at, size: data[at : at + size], len(data), source):
-        yield from zip(keys, values, strict=True)
+    stream = io.BytesIO(data)
+    while stream.tell() < len(data):
+        try:
+            block = pickle.load(stream)
+        except (pickle.UnpicklingError, EOFError) as error:
+            raise CorruptObject(f"{source} is not an output part: {error}") from error
+        yield from block
 
 
-def part_blocks(read: Callable[[int, int], bytes], size: int, source: str) -> "Iterator[_Columns]":
-    """Yield the keys and values of an output part, block by block.
+def part_blocks(
+    read: Callable[[int, int], bytes], table: bytes, source: str
+) -> Iterator[list[Pair]]:
+    """Yield the blocks of an output part, each verified before it is unpickled.
 
-    Args:    read: (offset, length) -> bytes. size: of the part.
-    Raises:  CorruptObject: it is not a part of that size, or damaged.
+    Args:    read: (offset, length) -> bytes. table: of the blocks, as the task returned it.
+    Raises:  CorruptObject: the part is not what was written.
     """
     held, at, start = b"", 0, 0  # held[start:] are the bytes from *at* on
-    while at < size:
-        held, start = _ahead(read, held, start, at, _PART_BLOCK.size)
-        if len(held) - start < _PART_BLOCK.size:
-            raise CorruptObject(f"{source} ends before byte {size}, up to which it was written.")
-        length, checksum = _PART_BLOCK.unpack_from(held, start)
-        held, start = _ahead(read, held, start, at, _PART_BLOCK.size + length)
-        begin, end = start + _PART_BLOCK.size, start + _PART_BLOCK.size + length
-        block = memoryview(held)[begin:end]
+    for length, checksum in _PART_BLOCK.iter_unpack(table):
+        left = len(held) - start
+        if left < length:
+            held = held[start:] + read(at + left, max(PART_BYTES, length - left))
+            start = 0
+        block = memoryview(held)[start : start + length]
         if len(block) != length or zlib.crc32(block) != checksum:
-            raise CorruptObject(f"{source} is damaged: the block at byte {at} is not as written.")
-        at += end - start
-        start = end
+            raise CorruptObject(
+                f"{source} is damaged: the block at byte {at} has {len(block)} bytes with checksum "
+                f"{zlib.crc32(block)}, written were {length} with {checksum}."
+            )
+        at += length
+        start += length
         yield pickle.loads(block)
-
-
-def _ahead(
-    read: Callable[[int, int], bytes], held: bytes, start: int, at: int, wanted: int
-) -> tuple[bytes, int]:
-    """Return (held, start) with *wanted* bytes behind start, if there are so many."""
-    left = len(held) - start
-    if left >= wanted:
-        return held, start
-    return held[start:] + read(at + left, max(PART_BYTES, wanted - left)), 0
