@@ -354,7 +354,8 @@ def test_no_split_bytes_below_one() -> None:
         (80 * MIB + 1, 10, 1024, 2 * MIB + 1),
         (10**12, 10, 1024, MAX_SPLIT_BYTES),
         (10**12, 10, 128, 32 * MIB),
-        (10**12, 10, 2, MIN_SPLIT_BYTES),
+        (10**12, 10, 2, MIB // 2),
+        (10**12, 10, 0, MIN_SPLIT_BYTES),
     ],
 )
 def test_split_bytes_give_each_lane_a_few_splits(

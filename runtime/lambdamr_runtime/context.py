@@ -79,8 +79,8 @@ class Context:
 _current: Context | None = None
 
 
-def enter(context: Context) -> None:
-    """Set the context of this process."""
+def enter(context: Context | None) -> None:
+    """Set the context of this process; None: it is no worker any more."""
     global _current
     _current = context
 
