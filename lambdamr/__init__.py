@@ -36,6 +36,7 @@ from lambdamr_runtime.errors import (
     TaskOutOfMemory,
     TaskTimeout,
     UnstableKey,
+    UnwritablePair,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ __all__ = [
     "TaskStats",
     "TaskTimeout",
     "UnstableKey",
+    "UnwritablePair",
     "__version__",
     "as_completed",
     "attach",

@@ -19,7 +19,7 @@ from lambdamr_runtime.records import (
     RecordStream,
     Split,
 )
-from lambdamr_runtime.store import ObstoreStore, Store, StoredObject
+from lambdamr_runtime.store import ObstoreStore, Store, StoredObject, Upload
 
 KEY = "dir/input.txt"
 
@@ -91,6 +91,12 @@ class CountingStore:
         raise NotImplementedError
 
     def put_stream(self, key: str, parts: Iterable[bytes]) -> int:
+        raise NotImplementedError
+
+    def upload(self, key: str) -> Upload:
+        raise NotImplementedError
+
+    def copy(self, source: str, target: str) -> None:
         raise NotImplementedError
 
     def create(self, key: str, data: bytes, execution: str) -> bool:
