@@ -190,6 +190,11 @@ class Executor:
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
+        output: str | os.PathLike[str] | None = None,
+        format: str = "pickle",  # noqa: A002 - what pandas and Spark call it
+        columns: Sequence[str] | None = None,
+        overwrite: bool = False,
+        single_file: bool = False,
     ) -> "Job":
         """Map records to (key, value) pairs, group them by key, reduce each key's values.
 
@@ -212,13 +217,27 @@ class Executor:
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
                   retries, retry_on, timeout_s: of each task, as of `map`.
+                  output: a folder (a path or URI) that gets one file per partition, part-00000.…,
+                  and _SUCCESS last, once the job is complete; after a failure or cancellation it
+                  has nothing of this job. None: the result stays in the job's folder alone.
+                  format: of these files. "jsonl": {"key": …, "value": …} per line; "csv": a row of
+                  the key and the value, tuples spread over several fields; "text": key, tab, value
+                  (the other alone where one is None); "pickle": lists of pairs, one pickle after
+                  the other. A pair that the format cannot hold is UnwritablePair.
+                  columns: names of the fields of a row, in csv a header of every file.
+                  overwrite: replace the files of an earlier job there; other files stay.
+                  single_file: output is the name of one file, which gets all partitions in order.
         Returns:  the job, at once.
-        Raises:   InputNotFound and other InvalidInput; ValueError; RuntimeError: after shutdown.
+        Raises:   InputNotFound and other InvalidInput; RuntimeError: after shutdown.
+                  ValueError: options; an output that holds something, is read by the job, or holds
+                  what it reads.
         """
         from lambdamr.job import Job, KeyOptions, StageLimits, map_reduce_drafts
+        from lambdamr.output import as_output
 
         _check_positive(reducers=reducers)
         _check_retries(retries)
+        destination = as_output(output, format, columns, overwrite, single_file)
         engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
         drafts = map_reduce_drafts(
@@ -231,6 +250,7 @@ class Executor:
                 spill_share, merge_width,
             ),
             StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),
+            destination,
         )  # fmt: skip
         return Job(self._start(drafts), self.bars())
 

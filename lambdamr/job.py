@@ -2,22 +2,27 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lambdamr.futures import Futures, Progress
+from lambdamr.futures import Futures, Progress, as_completed
 from lambdamr.submission import StageDraft
 from lambdamr_runtime.errors import DuplicateKey, JobFailed, ReceiptMismatch
 from lambdamr_runtime.stopwatch import PHASES
 from lambdamr_runtime.wire import StageKind
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from lambdamr.backend import Backend
+    from lambdamr.output import Output
     from lambdamr.tracking import TrackedJob
     from lambdamr_runtime.barrier import Totals
     from lambdamr_runtime.mapreduce import Mapped, Reduced
+    from lambdamr_runtime.outputs import Placed
     from lambdamr_runtime.reducers import Reducer
     from lambdamr_runtime.work import Work
 
@@ -65,11 +70,12 @@ def map_reduce_drafts(
     backend: "Backend",
     options: KeyOptions,
     limits: StageLimits,
+    output: "Output | None" = None,
 ) -> list[StageDraft]:
-    """Plan the stages of a map_reduce: two, or one without a reducer.
+    """Plan the stages of a map_reduce: a map, a reduce with a reducer, a final with an output.
 
     Raises:  InvalidInput: an input cannot be used. TypeError: a function cannot be called.
-             ValueError: options that do not go together.
+             ValueError: options that do not go together, an output that cannot be written.
     """
     from lambdamr.inputs import Input, as_input
     from lambdamr_runtime.mapreduce import Map, Reduce, Tuning
@@ -92,6 +98,11 @@ def map_reduce_drafts(
     else:
         args, reader, input_bytes = _item_tasks(source, backend.width), None, 0
 
+    if output is not None:
+        uris = source.uris if isinstance(source, Input) else ()
+        objects = {f"{split.root.rstrip('/')}/{split.key}" for (split,) in args} if uris else ()
+        output.check(uris, sorted(objects), backend.store)
+
     def draft(name: str, kind: StageKind, work: "Work", tasks: int, **more: Any) -> StageDraft:
         return StageDraft(
             name,
@@ -107,7 +118,9 @@ def map_reduce_drafts(
         )
 
     partitions = 0 if reducer is None else options.partitions
-    mapping = Map(mappers, reader, limits.retry_on, combine, keying, tuning)
+    form = output.form if output is not None else None
+    map_form = form if reducer is None else None
+    mapping = Map(mappers, reader, limits.retry_on, combine, keying, tuning, map_form)
     drafts = [
         draft(
             "map",
@@ -120,8 +133,11 @@ def map_reduce_drafts(
         )
     ]
     if reducer is not None:
-        reducing = Reduce(reducer, limits.retry_on, keying, tuning)
+        reducing = Reduce(reducer, limits.retry_on, keying, tuning, form)
         drafts.append(draft("reduce", StageKind.REDUCE, reducing, partitions if args else 0))
+    if output is not None:
+        # Without a time limit: what a task may take says nothing about the copies of all parts.
+        drafts.append(replace(draft("final", StageKind.FINAL, output.work, 1), timeout_s=None))
     return drafts
 
 
@@ -171,6 +187,8 @@ def _counts(totals: "Totals") -> Iterator[str]:
         yield f"read {totals.pairs_read:,} pairs of {totals.keys:,} keys"
     if totals.output_pairs:
         yield f"wrote {totals.output_pairs:,} pairs, {totals.output_bytes:,} bytes"
+    if totals.file_pairs:
+        yield f"output: {totals.file_pairs:,} pairs, {totals.file_bytes:,} bytes"
     if totals.spilled_bytes:
         yield f"spilled {totals.spilled_runs:,} runs, {totals.spilled_bytes:,} bytes"
     phases = ((name, getattr(totals, f"{name}_s")) for name in PHASES)
@@ -189,7 +207,10 @@ class Job:
         self._progress = progress
         self.map_futures = Futures(tracked.stages[0].futures, progress=progress)
         """One future per map task; its value tells what the task wrote."""
-        self.reduce_futures = Futures(tracked.stages[-1].futures, progress=progress)
+        final = tracked.stages[-1].run.stage.kind is StageKind.FINAL
+        self._final = tracked.stages[-1] if final else None
+        writing = tracked.stages[-2 if final else -1]
+        self.reduce_futures = Futures(writing.futures, progress=progress)
         """One future per partition; its value names the output part. Without a reducer these are
         the map tasks, each of which writes a part."""
 
@@ -205,7 +226,12 @@ class Job:
         """Wait for the end of the job; whether it has come."""
         if self._progress is not None:
             self._progress(self._job.stages, timeout, stop_on_error=True)
-        return self._job.wait(timeout)
+        is_over = self._job.wait(timeout)
+        if is_over and self._final is not None and self._state() != "done":
+            from lambdamr_runtime.outputs import withdraw
+
+            withdraw(self._job.backend.store, self._job.keys)
+        return is_over
 
     def result(self, timeout: float | None = None) -> dict[Any, Any]:
         """Return the output as a dict.
@@ -244,11 +270,46 @@ class Job:
 
     def _blocks(self, timeout: float | None) -> Iterator[list[tuple[Any, Any]]]:
         """Yield the output pairs, some at a time."""
+        for part in self._parts(timeout):
+            yield from self._blocks_of(part)
+
+    def _blocks_of(self, part: "Reduced | Mapped") -> Iterator[list[tuple[Any, Any]]]:
         from lambdamr_runtime.mapreduce import part_blocks
 
-        store = self._job.backend.store
-        for part in self._parts(timeout):
-            yield from part_blocks(partial(store.get_range, part.part), part.blocks, part.part)
+        read = partial(self._job.backend.store.get_range, part.part)
+        return part_blocks(read, part.blocks, part.part)
+
+    def as_completed(
+        self, timeout: float | None = None
+    ) -> Iterator[tuple[int, Iterator[tuple[Any, Any]]]]:
+        """Yield (partition, its pairs) as the reduce tasks end, in whatever order.
+
+        What comes early is not the result yet: that the receipts of the whole job balance is known
+        behind the last partition, where a job that failed raises as `result` does.
+
+        Raises:  TimeoutError: not done in time; the job goes on.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        for future in as_completed(self.reduce_futures, timeout):
+            if future.cancelled() or future.exception() is not None:
+                break
+            part = future.result()
+            yield future.task, chain.from_iterable(self._blocks_of(part))
+        self._parts(None if deadline is None else max(0.0, deadline - monotonic()))
+
+    def to_pandas(self, timeout: float | None = None) -> "DataFrame":
+        """Return the output as a DataFrame with the columns "key" and "value"; raises as `result`.
+
+        Raises:  ImportError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame  # an extra; half a second
+        except ImportError as error:
+            raise ImportError(
+                "to_pandas() needs pandas, which is not installed. "
+                "Run: pip install 'lambdamr[pandas]'"
+            ) from error
+        return DataFrame(list(self.items(timeout)), columns=["key", "value"])
 
     def head(self, n: int = 5) -> list[tuple[Any, Any]]:
         """Return the first pairs of the output; raises as `result`."""
@@ -256,7 +317,13 @@ class Job:
 
     @property
     def outputs(self) -> list[str]:
-        """URIs of the output parts, one per partition; raises as `result`."""
+        """URIs of the objects under output=, or without it of the parts in the job's folder, one
+        per partition; raises as `result`.
+        """
+        if self._final is not None:
+            self._parts(None)
+            placed: Placed = self._final.futures[0].result()
+            return list(placed.uris)
         return [f"{self._job.backend.store.root}/{part.part}" for part in self._parts(None)]
 
     def report(self) -> JobReport:

@@ -83,10 +83,11 @@ class Submission:
         store.put(JobKeys(self.manifest.job).manifest, self.encoded)
 
     def launch(self, backend: Backend) -> None:
-        """Invoke the top of the first stage's tree."""
+        """Invoke the top of the tree of the first stage that has tasks."""
         from lambdamr_runtime.barrier import top_events
 
-        for event in top_events(self.manifest, self.encoded, 0, time()):
+        first = next((i for i, stage in enumerate(self.manifest.stages) if stage.tasks), 0)
+        for event in top_events(self.manifest, self.encoded, first, time()):
             backend.invoke(event)
 
 

@@ -32,6 +32,7 @@ from lambdamr_runtime.wire import (
 )
 
 if TYPE_CHECKING:
+    from lambdamr_runtime.outputs import Written
     from lambdamr_runtime.stopwatch import Phases
 
 
@@ -54,6 +55,9 @@ class Totals:
     keys: int = 0
     output_pairs: int = 0
     output_bytes: int = 0
+    file_pairs: int = 0
+    """Pairs in files for output=: written by map or reduce tasks, placed by the finalizer."""
+    file_bytes: int = 0
     spilled_runs: int = 0
     """Runs that map tasks could not hold in memory."""
     spilled_bytes: int = 0
@@ -121,10 +125,14 @@ def top_events(manifest: Manifest, encoded: bytes, index: int, now_s: float) -> 
 
 
 def end_job(store: Store, keys: JobKeys, report: Report) -> None:
-    """End a job early: a tombstone that lanes see, and the report."""
+    """End a job early: a tombstone that lanes see, the report, and nothing under output=."""
     execution = new_execution_id()
     store.create(keys.cancelled, report.encode(), execution)
     store.create(keys.report, report.encode(), execution)
+    if store.exists(keys.placed):
+        from lambdamr_runtime.outputs import withdraw  # few bad ends have output to remove
+
+        withdraw(store, keys)
 
 
 def finish_cancelled(store: Store, keys: JobKeys) -> None:
@@ -296,7 +304,7 @@ class Barrier:
             raise CorruptObject(f"{key} is not a failure marker: {error}") from error
 
 
-_OURS = frozenset({StageKind.MAP, StageKind.REDUCE})
+_OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
 """Stages whose values are records of ours; others are the user's, and may not load here."""
 
 
@@ -332,7 +340,10 @@ def _tasks_in(run: StageRun, group: int) -> int:
 
 def _totals_of(value: object) -> Totals:
     from lambdamr_runtime.mapreduce import Mapped, Reduced  # as above
+    from lambdamr_runtime.outputs import Placed
 
+    if isinstance(value, Placed):
+        return Totals(file_pairs=value.pairs, file_bytes=value.size)
     if isinstance(value, Mapped):
         return Totals(
             bytes_read=value.bytes_read,
@@ -341,6 +352,7 @@ def _totals_of(value: object) -> Totals:
             pairs_written=sum(piece.pairs for piece in value.slices),
             output_pairs=value.emitted if value.part else 0,
             output_bytes=value.size,
+            **_of_file(value.file),
             spilled_runs=value.spilled_runs,
             spilled_bytes=value.spilled_bytes,
             **_seconds(value.phases),
@@ -351,10 +363,16 @@ def _totals_of(value: object) -> Totals:
             keys=value.keys,
             output_pairs=value.output_pairs,
             output_bytes=value.size,
+            **_of_file(value.file),
             spilled_bytes=value.spilled_bytes,
             **_seconds(value.phases),
         )
     return Totals()
+
+
+def _of_file(file: "Written | None") -> dict[str, Any]:
+    """Any: ints, which Totals has beside floats."""
+    return {} if file is None else {"file_pairs": file.pairs, "file_bytes": file.size}
 
 
 def _seconds(phases: "Phases") -> dict[str, Any]:
@@ -365,6 +383,13 @@ def _seconds(phases: "Phases") -> dict[str, Any]:
 def _receipt_mismatch(manifest: Manifest, stages: Sequence[Totals]) -> str:
     """Return how written and read differ, or "" where every receipt balances."""
     for index, (stage, totals) in enumerate(zip(manifest.stages, stages, strict=False)):
+        if stage.kind is StageKind.FINAL:
+            made = stages[index - 1]
+            if (totals.file_pairs, totals.file_bytes) != (made.file_pairs, made.file_bytes):
+                return (
+                    f"Receipts differ: tasks wrote {made.file_pairs} pairs, {made.file_bytes} "
+                    f"bytes of output, placed were {totals.file_pairs}, {totals.file_bytes} bytes."
+                )
         if stage.kind is not StageKind.MAP:
             continue
         read = stages[index + 1].pairs_read if stage.partitions else totals.pairs_written

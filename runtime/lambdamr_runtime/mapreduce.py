@@ -20,9 +20,11 @@ from types import GeneratorType
 from typing import Any
 
 from lambdamr_runtime.errors import CorruptObject, ResultNotSerializable
+from lambdamr_runtime.formats import Format
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import KIB, MIB
 from lambdamr_runtime.memory import SPILL_SHARE, Room
+from lambdamr_runtime.outputs import PartFile, Written
 from lambdamr_runtime.pairs import Mapper, Pair, add, as_pair, checked, mapped, pair_batches
 from lambdamr_runtime.records import Reader
 from lambdamr_runtime.reducers import Combined, Reducer, States, collect
@@ -96,6 +98,8 @@ class Mapped:
     spilled_bytes: int = 0
     """Written to temporary files."""
     phases: Phases = field(default_factory=Phases)
+    file: Written | None = None
+    """The part in the format of output=, where that is given and this stage writes the parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,8 @@ class Reduced:
     spilled_bytes: int = 0
     """Written to temporary files, over all passes of a merge."""
     phases: Phases = field(default_factory=Phases)
+    file: Written | None = None
+    """The part in the format of output=, where that is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,8 @@ class Map:
     """What the dictionary holds: for a plain reducer, its values."""
     keying: Keying = field(default_factory=Keying)
     tuning: Tuning = field(default_factory=Tuning)
+    form: Format | None = None
+    """Of output=, in a job without reducer."""
 
     def run(self, env: TaskEnv, task: int, arg: Any) -> Mapped:
         watch = Stopwatch("map")
@@ -171,7 +179,7 @@ class Map:
         self, env: TaskEnv, task: int, source: "_Source", stream: Iterator[Any], watch: Stopwatch
     ) -> Mapped:
         """A job without reducer: the pairs in their order are the output."""
-        part = _Part(env, task, watch)
+        part = _Part(env, task, watch, self.form)
         size = part.write(pair_batches(stream, self.mappers[-1], part.step))
         return Mapped(
             slices=(),
@@ -182,6 +190,7 @@ class Map:
             size=size,
             blocks=bytes(part.table),
             phases=watch.phases(),
+            file=part.file,
         )
 
 
@@ -417,6 +426,8 @@ class Reduce:
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     keying: Keying = field(default_factory=Keying)
     tuning: Tuning = field(default_factory=Tuning)
+    form: Format | None = None
+    """Of output=."""
 
     @property
     def combine(self) -> Reducer:
@@ -429,7 +440,7 @@ class Reduce:
             Room(env.memory_mb, self.tuning.spill_share) as room,
             _Partition(self, env, task, room, watch) as partition,
         ):
-            part = _Part(env, task, watch)
+            part = _Part(env, task, watch, self.form)
             groups = watch.within("merge", partition.groups())
             size = part.write(self._blocks(groups, part, watch))
         return Reduced(
@@ -441,6 +452,7 @@ class Reduce:
             output_pairs=part.pairs,
             spilled_bytes=partition.spilled_bytes,
             phases=watch.phases(),
+            file=part.file,
         )
 
     def _blocks(
@@ -664,9 +676,17 @@ def pair_dumps(env: TaskEnv) -> Dumps:
 class _Part:
     """An output part being written: pickled lists of pairs, back to back, streamed to the store."""
 
-    def __init__(self, env: TaskEnv, partition: int, watch: Stopwatch) -> None:
+    def __init__(self, env: TaskEnv, partition: int, watch: Stopwatch, form: Format | None) -> None:
         self._env = env
         self._watch = watch
+        self._form = form
+        self._file: PartFile | None = None
+        if form is not None and not form.is_pickle:
+            key = JobKeys(env.manifest.job).file(partition, env.execution, form.suffix)
+            self._file = PartFile(env.store, key, form)
+        self._checksum = 0
+        self.file: Written | None = None
+        """The same pairs in the format of output=, once they are written."""
         self._step = FIRST_PART_PAIRS
         self._what = "The reducer's results" if env.index else "The mapper's pairs"
         self.key = JobKeys(env.manifest.job).part(partition, env.execution)
@@ -679,7 +699,12 @@ class _Part:
 
     def write(self, batches: Iterable[Sequence[Pair]]) -> int:
         """Write all pairs and return the size of the part."""
-        return put_parts(self._env.store, self.key, self._blocks(batches))
+        size = put_parts(self._env.store, self.key, self._blocks(batches))
+        if self._file is not None:
+            self.file = self._file.close()
+        elif self._form is not None:
+            self.file = Written(self.key, self.pairs, size, self._checksum)
+        return size
 
     def _blocks(self, batches: Iterable[Sequence[Pair]]) -> Iterator[bytes]:
         for pairs in batches:
@@ -699,6 +724,10 @@ class _Part:
                 "Return plain data, or what can be pickled."
             ) from error
         self.pairs += len(pairs)
+        if self._file is not None:
+            self._file.add(pairs)
+        elif self._form is not None:
+            self._checksum = zlib.crc32(data, self._checksum)
         self.table += _PART_BLOCK.pack(len(data), zlib.crc32(data))
         fitting = PART_BLOCK_BYTES * len(pairs) // len(data)
         self._step = max(1, min(PART_PAIRS, 2 * self._step, fitting))

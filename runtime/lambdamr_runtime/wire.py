@@ -52,6 +52,8 @@ class StageKind(enum.StrEnum):
     """One split each; makes a shuffle object."""
     REDUCE = "reduce"
     """One partition each; makes an output part."""
+    FINAL = "final"
+    """One task; puts the files of the stage before where the user wants them."""
 
 
 @dataclass(frozen=True, slots=True)
