@@ -807,6 +807,18 @@ def test_output_is_withdrawn_once(tmp_path: Path) -> None:
     assert place.found(cluster) == {"part-00000.csv": b"of another job"}
 
 
+def test_a_result_of_another_job_is_never_withdrawn() -> None:
+    """Where _SUCCESS is not this job's, nothing is removed, even if the note names it."""
+    place = Place(None)
+    cluster = DamagingCluster(2)
+    manifest = cluster.launch(*drafts(place.folder()))
+    cluster.run_all()
+    place.put(cluster, "_SUCCESS", b"of another job")
+    place.put(cluster, "part-00000.csv", b"of another job")
+    withdraw(cluster.store, JobKeys(manifest.job), again=True)
+    assert sorted(place.found(cluster)) == ["_SUCCESS", "part-00000.csv"]
+
+
 def test_leftovers_of_killed_uploads_are_removed(tmp_path: Path) -> None:
     """A process killed within a local write leaves a file {name}#{number}: it goes too."""
     place = place_of("streamed", tmp_path)

@@ -243,9 +243,17 @@ class Barrier:
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
 
-    def job_cancelled(self, manifest: Manifest) -> None:
-        """Write the report of a job with a tombstone; who put that may have died in between."""
-        finish_cancelled(self._store, JobKeys(manifest.job))
+    def job_cancelled(self, run: StageRun) -> None:
+        """Write the report of a job with a tombstone; who put that may have died in between.
+
+        Called by a repair: so may a finalizer, between what it wrote and its look.
+        """
+        keys = JobKeys(run.manifest.job)
+        finish_cancelled(self._store, keys)
+        if run.stage.kind is StageKind.FINAL:
+            from lambdamr_runtime.outputs import withdraw  # few jobs have one
+
+            withdraw(self._store, keys, again=True)
 
     def job_ended(self, manifest: Manifest) -> None:
         """Write the report of a job whose stages are all complete."""

@@ -1,6 +1,7 @@
 """The name of every object that lambdamr stores, relative to the root.
 
-functions/{sha}                      jobs/{job}/job.json · cancelled · report.json · placed
+functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
+                                     jobs/{job}/placed · withdrawn
 data/{sha}                           jobs/{job}/{stage}/args
 shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
     {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}.{attempt}.{execution}
@@ -131,6 +132,11 @@ class JobKeys:
     def placed(self) -> str:
         """What the finalizer is about to write under output=."""
         return f"{self.prefix}placed"
+
+    @property
+    def withdrawn(self) -> str:
+        """That has been removed again."""
+        return f"{self.prefix}withdrawn"
 
     @property
     def shuffle_prefixes(self) -> tuple[str, ...]:

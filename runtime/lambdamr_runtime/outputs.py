@@ -124,11 +124,22 @@ class Destination:
         for entry in self.store.list(self.prefix.rstrip("/")):
             yield entry.key[len(self.prefix) :]
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove objects of this job, and what uploads of them left when their process died."""
-        names = list(names)
-        self.store.delete([self.key(name) for name in names])
-        self.remove_staged(names)
+    def is_of(self, job: str) -> bool:
+        """Whether the _SUCCESS here, if there is one, is this job's."""
+        try:
+            return self.store.get(self.key(SUCCESS)) == success(job)
+        except FileNotFoundError:
+            return True
+
+    def withdraw(self, names: Sequence[str], job: str) -> None:
+        """Remove objects of a job, and what uploads of them left when their process died.
+
+        Nothing of a complete result of another job: one before that this job was to overwrite, or
+        one after it.
+        """
+        if SUCCESS not in names or self.is_of(job):
+            self.store.delete([self.key(name) for name in names])
+            self.remove_staged(names)
 
     def remove_staged(self, names: Iterable[str]) -> None:
         """A local file is written as {name}#{number} by obstore, and renamed when whole."""
@@ -146,6 +157,11 @@ class Destination:
 
 
 OpenFolder = Callable[[str, Store], Destination]
+
+
+def success(job: str) -> bytes:
+    """Return what a job writes to _SUCCESS: its own id tells it from that of an earlier one."""
+    return f"{job}\n".encode()
 
 
 def open_destination(folder: str, store: Store) -> Destination:
@@ -195,11 +211,13 @@ class Note:
             raise CorruptObject(f"{source} is no list of output objects: {error}") from error
 
 
-def withdraw(store: Store, keys: JobKeys, open_folder: OpenFolder = open_destination) -> None:
+def withdraw(store: Store, keys: JobKeys, *, again: bool = False) -> None:
     """Remove what the finalizer of a job with a bad end has written, once.
 
-    A job that has ended well keeps its output, whoever cancels it too late. Behind the objects
-    the note goes too: later the folder may belong to another job.
+    A job that has ended well keeps its output, whoever cancels it too late. Once: later the folder
+    may belong to another job.
+
+    Args:  again: a run of the finalizer has died, which may have written since.
     """
     from lambdamr_runtime.barrier import read_end  # it knows this module
 
@@ -210,8 +228,9 @@ def withdraw(store: Store, keys: JobKeys, open_folder: OpenFolder = open_destina
         note = Note.decode(store.get(keys.placed), keys.placed)
     except FileNotFoundError:
         return
-    open_folder(note.folder, store).remove(note.names)
-    store.delete([keys.placed])
+    if again or not store.exists(keys.withdrawn):
+        open_destination(note.folder, store).withdraw(note.names, keys.job)
+        store.put(keys.withdrawn, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +311,7 @@ class _Placing:
         self._begun = True
         if not self._work.overwrite:
             return
-        if SUCCESS in found and not self._is_ours(SUCCESS):
+        if SUCCESS in found and not self._folder.is_of(self._keys.job):
             self._folder.store.delete([self._folder.key(SUCCESS)])
         # Nothing else that this job writes: a run that is ahead of this one may have written it.
         # Its _SUCCESS comes back even so: whoever removes one goes on to the end.
@@ -305,17 +324,6 @@ class _Placing:
             return sorted(self._folder.names())
         there = self._folder.store.exists(self._folder.key(self._work.single))
         return [self._work.single] if there else []
-
-    def _is_ours(self, name: str) -> bool:
-        try:
-            return self._folder.store.get(self._folder.key(name)) == self._success
-        except FileNotFoundError:
-            return True
-
-    @property
-    def _success(self) -> bytes:
-        """What tells the job's _SUCCESS from that of an earlier one."""
-        return f"{self._env.manifest.job}\n".encode()
 
     def _copy(self) -> Iterator[Written]:
         for part, file in enumerate(self._files()):
@@ -361,7 +369,7 @@ class _Placing:
         self._folder.remove_staged(self._names)
         self._look()
         if not self._work.single:
-            self._folder.store.put(self._folder.key(SUCCESS), self._success)
+            self._folder.store.put(self._folder.key(SUCCESS), success(self._keys.job))
             self._look()
 
     def _pieces(self, file: Written) -> Iterator[bytes]:
@@ -396,7 +404,7 @@ class _Placing:
         """Stop where the job has a tombstone, and leave nothing of it.
 
         Only the report tells whether the tombstone came in time: so there is one before anything
-        is removed. The note may be gone already, and this run have written since.
+        is removed. Others may have removed it already, and this run have written since.
 
         Raises:  JobFailed
         """
@@ -407,7 +415,7 @@ class _Placing:
         finish_cancelled(self._store, self._keys)
         end = read_end(self._store, self._keys)
         if end is not None and end.status != "done" and self._begun:
-            self._folder.remove(self._names)
+            self._folder.withdraw(self._names, self._keys.job)
         raise JobFailed(f"Job {self._env.manifest.job} ended before its output was placed.")
 
 
