@@ -260,7 +260,7 @@ class _Shuffling:
             self._spill()
         if not self.emitted:
             return (missing_slice(self._task, self._env.execution),) * self._partitions
-        self._watch.enter("sort")
+        self._watch.enter("write")
         parts = self._spilled_parts(slices) if self._file else self._parts(slices)
         put_parts(self._env.store, key, self._watch.within("sort", parts))
         return tuple(slices)
