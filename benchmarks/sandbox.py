@@ -72,7 +72,8 @@ class _Nobody:
 
 def in_kept_child(root: str) -> Run:
     """Return what runs an event in a kept child."""
-    from lambdamr_runtime.sandbox import Sandbox, Settings
+    from lambdamr_runtime.child import Settings
+    from lambdamr_runtime.sandbox import Sandbox
 
     sandbox = Sandbox(Settings(root, "bench", f"{root}/scratch"))
     sandbox.start()

@@ -44,6 +44,9 @@ WORKER_END_S = 1.0
 HINT_PIPE_BYTES = 1 << 20
 """Room for hints, where the system lets us ask for it."""
 
+SETTLE_S = 0.25
+"""How long a pool that is closed waits for its workers to end what they do by themselves."""
+
 STDERR_BYTES = 4096
 """What is shown of the stderr of a worker that cannot start."""
 
@@ -130,6 +133,8 @@ class _Pool:
         self._owner = owner
         self.listener: Listener | None = None
         self._lock = threading.RLock()
+        self._quiet = threading.Condition(self._lock)
+        """Notified when a worker has become idle."""
         self._queue: deque[Event] = deque()
         self._workers: list[_Worker] = []
         self._thread: threading.Thread | None = None
@@ -163,8 +168,13 @@ class _Pool:
             return any(job in worker.jobs for worker in self._workers)
 
     def close(self) -> None:
-        """Stop the workers, whatever they do, and the thread."""
+        """Stop the workers, whatever they do, and the thread.
+
+        A worker whose last result the client has seen still writes the job's report: that much
+        patience costs nothing.
+        """
         with self._lock:
+            self._quiet.wait_for(self._is_quiet, SETTLE_S)
             thread = self._thread
             if thread is not None and not self._closing:
                 os.write(self._wake_out, b"x")
@@ -172,6 +182,9 @@ class _Pool:
             self._queue.clear()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def _is_quiet(self) -> bool:
+        return self._closing or not any(worker.event for worker in self._workers)
 
     # --- under the lock ------------------------------------------------------------------------
     def _start_thread(self) -> None:
@@ -334,6 +347,7 @@ class _Pool:
             worker.event = None
             worker.jobs = set()
             self._dispatch()
+            self._quiet.notify_all()
 
     def _take(self, worker: _Worker, job: str) -> bytes:
         for event in self._queue:

@@ -12,8 +12,9 @@ import socket
 import sys
 
 from lambdamr_runtime.channel import Channel, Verb
+from lambdamr_runtime.child import Settings
 from lambdamr_runtime.errors import LambdamrError
-from lambdamr_runtime.sandbox import Sandbox, Settings
+from lambdamr_runtime.sandbox import Sandbox
 from lambdamr_runtime.wire import Event
 
 

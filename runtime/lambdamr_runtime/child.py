@@ -1,0 +1,298 @@
+"""The child process that a sandbox keeps: it runs events until its parent is gone."""
+
+import faulthandler
+import os
+import resource
+import select
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from lambdamr_runtime import context
+from lambdamr_runtime.channel import Channel, Verb
+from lambdamr_runtime.clock import SystemClock
+from lambdamr_runtime.context import Cache, Context
+from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.limits import (
+    CACHE_BYTES,
+    LOG_BYTES,
+    MIB,
+    TOMBSTONE_S,
+)
+from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.process import Hygiene, Output, ProgressPage, Spool
+from lambdamr_runtime.store import Store, open_store
+from lambdamr_runtime.wire import Event, Frame
+from lambdamr_runtime.worker import Host, Worker
+
+STACK_SIGNAL = signal.SIGUSR2
+"""Makes the child write its Python stacks, even inside a C call that holds the GIL."""
+
+STACK_PATIENCE_S = 0.3
+"""How long the parent waits for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How tasks run here."""
+
+    root: str
+    name: str
+    """Of this worker."""
+    scratch: str
+    """A folder of its own: the tasks' temporary files, shipped modules."""
+    memory_mb: int = 0
+    """Limit of a task's process, MiB; 0: none."""
+    width: int = 1
+    """Lanes of a nested job."""
+    owner: str = ""
+    hints: int = -1
+    """Descriptor to write hints of commits to; -1: none."""
+    private: int = -1
+    """Descriptor of the parent's own, which the child closes; -1: none."""
+
+
+class Shared:
+    """What parent and child see both."""
+
+    def __init__(self) -> None:
+        self.page = ProgressPage()
+        self.spool = Spool()
+        self.output = Output()
+        self.stack = tempfile.TemporaryFile(buffering=0)
+
+    def ask_for_stack(self, pid: int) -> None:
+        """Make the child write its stacks, and wait until they are there, or not much longer."""
+        self.stack.truncate(0)
+        self.stack.seek(0)
+        os.kill(pid, STACK_SIGNAL)
+        until = time.monotonic() + STACK_PATIENCE_S
+        seen = -1
+        while time.monotonic() < until:
+            size = os.fstat(self.stack.fileno()).st_size
+            if size and size == seen:
+                return
+            seen = size
+            select.select((), (), (), STACK_PATIENCE_S / 30)
+
+    def take_stack(self) -> str:
+        text = os.pread(self.stack.fileno(), LOG_BYTES, 0).decode("utf-8", "backslashreplace")
+        self.stack.truncate(0)
+        self.stack.seek(0)
+        return text
+
+
+def child_main(settings: Settings, shared: Shared, channel: Channel, alive: int) -> NoReturn:
+    """Run events until the parent is gone; never returns into the parent's code."""
+    try:
+        os.setpgid(0, 0)
+        _end_with_parent(alive)
+        if settings.private >= 0:
+            os.close(settings.private)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        shared.output.redirect()
+        faulthandler.enable(shared.stack)
+        faulthandler.register(STACK_SIGNAL, shared.stack, all_threads=True)
+        os.makedirs(settings.scratch, exist_ok=True)
+        _serve(settings, shared, _Link(channel))
+    except BaseException as error:  # the last line of the process: say what ended it
+        import traceback
+
+        os.write(2, "".join(traceback.format_exception(error)).encode())
+        os._exit(1)
+    os._exit(0)
+
+
+def _end_with_parent(alive: int) -> None:
+    """Have the system end this process group when the other end of a pipe closes.
+
+    It does so by SIGIO, whose default is to end a process: a C call that holds the GIL is no
+    obstacle, as it would be to a thread that watches.
+    """
+    import fcntl  # POSIX only, as the kept child is
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(alive, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
+    store = open_store(settings.root)
+    clock = SystemClock()
+    modules = ShippedModules(os.path.join(settings.scratch, "modules"))
+    tombstones = _TombstoneWatch(store, link, shared.page)
+    hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
+    cache = Cache(_cache_bytes(settings.memory_mb))
+
+    def worker(watched: "_ProcessWatch | _NestedWatch", clean: Callable[[], bool]) -> Worker:
+        host = Host(link.invoke, _hinter(settings.hints), _for_ever, shared.spool.frames, clean)
+        return Worker(store, clock, host, watched, modules, cache, settings.name)
+
+    nested = worker(_NestedWatch(shared), lambda: True)
+
+    def run_nested(event: Event) -> None:
+        held = shared.output.take()
+        nested.run(event)
+        shared.output.give_back(held)
+
+    ctx = Context(
+        store, link.invoke, clock, link.take, run_nested, settings.width, settings.owner,
+        lambda: modules.archive, cache,
+    )  # fmt: skip
+    context.enter(ctx)
+    main = worker(_ProcessWatch(shared, hygiene), hygiene.restore)
+    link.tell(Verb.READY)
+    while True:
+        message = link.channel.receive()
+        if message is None:
+            return
+        event = Event.decode(message[1])
+        tombstones.watch(event.job)
+        try:
+            rest = main.run(event)
+        except Exception as error:  # not the user's, whose exceptions are results: end the job
+            link.tell(Verb.FAILED, f"{type(error).__name__}: {error}".encode())
+            continue
+        finally:
+            tombstones.watch("")
+        link.tell(Verb.ENDED, rest.encode() if rest else b"")
+
+
+def _cache_bytes(memory_mb: int) -> int:
+    """What is kept counts as the task's memory: a quarter of the limit, at most."""
+    return min(CACHE_BYTES, memory_mb * MIB // 4) if memory_mb else CACHE_BYTES
+
+
+def _for_ever() -> float:
+    return float("inf")
+
+
+def _hinter(descriptor: int) -> Callable[[str, int, int], None]:
+    """Return the function that hints of a commit; a hint that finds the pipe full is dropped."""
+
+    def hint(job: str, stage: int, chunk: int) -> None:
+        if descriptor >= 0:
+            try:
+                os.write(descriptor, b"%b %d %d\n" % (job.encode(), stage, chunk))
+            except (BlockingIOError, BrokenPipeError):  # the client polls the store all the same
+                pass
+
+    return hint
+
+
+class _Link:
+    """The child's way to ask its parent; any thread may."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._lock = threading.Lock()
+
+    def invoke(self, event: Event) -> None:
+        with self._lock:
+            self.channel.send(Verb.INVOKE, event.encode())
+            self.channel.receive()
+
+    def take(self, job: str) -> Event | None:
+        with self._lock:
+            self.channel.send(Verb.TAKE, job.encode())
+            message = self.channel.receive()
+        return Event.decode(message[1]) if message and message[1] else None
+
+    def tell(self, verb: Verb, body: bytes = b"") -> None:
+        with self._lock:
+            self.channel.send(verb, body)
+
+
+class _TombstoneWatch:
+    """A thread that sees that the running job is cancelled, or the parent dead."""
+
+    def __init__(self, store: Store, link: _Link, page: ProgressPage) -> None:
+        self._store = store
+        self._link = link
+        self._page = page
+        self._job = ""
+        self._parent = os.getppid()
+        self._tick = threading.Event()
+        threading.Thread(target=self._run, name="lambdamr-tombstone", daemon=True).start()
+
+    def watch(self, job: str) -> None:
+        """Watch this job from now on; "": none."""
+        self._page.beat()
+        self._job = job
+
+    def _run(self) -> None:
+        while not self._tick.wait(TOMBSTONE_S):
+            self._page.beat()
+            if os.getppid() != self._parent:
+                os.killpg(0, signal.SIGKILL)
+            job = self._job
+            try:
+                if job and self._store.exists(JobKeys(job).cancelled) and job == self._job:
+                    self._link.tell(Verb.CANCELLED, job.encode())
+                    self._job = ""
+            except LambdamrError as error:  # the running task sees a broken store by itself
+                sys.stderr.write(f"lambdamr: cannot look for a cancellation: {error}\n")
+
+
+class _ProcessWatch:
+    """What the child shows of its tasks."""
+
+    def __init__(self, shared: Shared, hygiene: Hygiene) -> None:
+        self._shared = shared
+        self._hygiene = hygiene
+        self._spools = False
+        shared.page.resume()
+
+    def begin_chunk(self, execution: str, tasks: int) -> None:
+        self._hygiene.begin()
+        self._spools = tasks > 1
+        if self._spools:
+            self._shared.spool.begin(execution)
+
+    def begin_task(self, chunk: int, task: int, timeout_s: float | None, execution: str) -> None:
+        deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
+        self._shared.page.begin(chunk, task, deadline, execution)
+
+    def end_task(self, task: int, frame: Frame) -> None:
+        if self._spools:
+            self._shared.spool.add(task, frame)
+
+    def end_chunk(self) -> None:
+        self._shared.page.end()
+
+    def take_log(self) -> bytes:
+        return self._shared.output.take()
+
+    def peak_mb(self) -> float:
+        return _peak_mb()
+
+
+class _NestedWatch:
+    """Tasks that a waiting task runs: the limits are those of the waiting one."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def begin_chunk(self, execution: str, tasks: int) -> None: ...
+    def begin_task(
+        self, chunk: int, task: int, timeout_s: float | None, execution: str
+    ) -> None: ...
+    def end_task(self, task: int, frame: Frame) -> None: ...
+    def end_chunk(self) -> None: ...
+
+    def take_log(self) -> bytes:
+        return self._shared.output.take()
+
+    def peak_mb(self) -> float:
+        return _peak_mb()
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
