@@ -86,9 +86,11 @@ def map_reduce_drafts(
     tuning = Tuning(options.spill_share or SPILL_SHARE, options.merge_width)
     source = as_input(inputs)
     if isinstance(source, Input):
-        splits = source.splits(_planned_lanes(backend.width, combine), backend.memory_mb)
-        args: list[list[Any]] = [[split] for split in splits]
-        reader, input_bytes = source.reader, sum(split.hi - split.lo for split in splits)
+        args: list[list[Any]] = [
+            *source.tasks(_planned_lanes(backend.width, combine), backend.memory_mb)
+        ]
+        reader = source.reader
+        input_bytes = sum(split.hi - split.lo for splits in args for split in splits)
     else:
         args, reader, input_bytes = _item_tasks(source, backend.width), None, 0
 
@@ -173,8 +175,10 @@ class JobReport:
 
 
 def _counts(totals: "Totals") -> Iterator[str]:
-    if totals.records or totals.emitted:
+    if totals.records or totals.emitted or totals.bad_records:
         yield f"read {totals.bytes_read:,} bytes, {totals.records:,} records"
+        if totals.bad_records:
+            yield f"skipped {totals.bad_records:,} bad records"
         yield f"emitted {totals.emitted:,} pairs, wrote {totals.pairs_written:,}"
     if totals.pairs_read:
         yield f"read {totals.pairs_read:,} pairs of {totals.keys:,} keys"

@@ -23,6 +23,7 @@ from lambdamr_runtime.errors import CorruptObject, ResultNotSerializable
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import KIB, MIB
 from lambdamr_runtime.memory import SPILL_SHARE, Room
+from lambdamr_runtime.opening import opened
 from lambdamr_runtime.pairs import Mapper, Pair, add, as_pair, checked, mapped, pair_batches
 from lambdamr_runtime.records import Reader
 from lambdamr_runtime.reducers import Combined, Reducer, States, collect
@@ -86,6 +87,8 @@ class Mapped:
     records: int
     emitted: int
     """Pairs that the mapper yielded."""
+    bad_records: int = 0
+    """Records that could not be read and were skipped."""
     part: str = ""
     """Key of the output part, in a job without reducer."""
     size: int = 0
@@ -162,6 +165,7 @@ class Map:
             bytes_read=source.bytes_read,
             records=source.records,
             emitted=out.emitted,
+            bad_records=source.bad_records,
             spilled_runs=out.spills,
             spilled_bytes=out.spilled_bytes,
             phases=watch.phases(),
@@ -178,6 +182,7 @@ class Map:
             bytes_read=source.bytes_read,
             records=source.records,
             emitted=part.pairs,
+            bad_records=source.bad_records,
             part=part.key,
             size=size,
             blocks=bytes(part.table),
@@ -393,6 +398,7 @@ class _Source:
         self._arg = arg
         self.bytes_read = 0
         self.records = 0
+        self.bad_records = 0
 
     def batches(self) -> Iterator[Sequence[Any]]:
         """Yield the records, many at a time."""
@@ -400,13 +406,12 @@ class _Source:
             self.records = len(self._arg)
             yield self._arg
             return
-        stores: dict[str, Store] = {}
-        for split in self._arg:
-            store = stores.setdefault(split.root, stores.get(split.root) or open_store(split.root))
+        for split, store in opened(self._arg, open_store):
             stream = self._reader.read(split, store)
             yield from stream.batches()
             self.bytes_read += stream.owned_bytes
             self.records += stream.records
+            self.bad_records += stream.bad_records
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,13 @@ class StoredObject:
     """Seconds since the epoch."""
 
 
-class Store(Protocol):
+class Ranges(Protocol):
+    """What objects are read from, range by range; get_range is that of ObstoreStore."""
+
+    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes: ...
+
+
+class Store(Ranges, Protocol):
     """An object store under a root; keys are relative to it.
 
     Every method raises StoreError for what the store refuses and FileNotFoundError for a key
@@ -52,7 +58,6 @@ class Store(Protocol):
     root: str
 
     def get(self, key: str) -> bytes: ...
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
     def put_stream(self, key: str, parts: Iterable[bytes]) -> int: ...
     def create(self, key: str, data: bytes, execution: str) -> bool: ...
