@@ -27,7 +27,6 @@ from typing import Any
 
 import lambdamr
 from lambdamr import reducers
-from lambdamr_runtime.records import Lines
 
 WORKERS = 2
 MIB = 1 << 20
@@ -200,10 +199,8 @@ def sum_by_key(setting: Setting) -> Result:
 
 def per_record(setting: Setting) -> Result:
     """What a record costs beside reading it: a mapper that yields nothing, and a bare loop."""
-    from lambdamr.inputs import Input
-
     result = Result("framework per record", "us", "<= 0.25 us", 0.25)
-    source = Input((str(setting.words()),), Lines(), setting.mb * MIB * 2)
+    source = lambdamr.lines(str(setting.words()), split_bytes=setting.mb * MIB * 2)
     for _ in range(setting.rounds):
         (future,) = setting.executor.map(_bare_and_engine, [source])
         result.ours.append(future.result())
@@ -220,7 +217,7 @@ def _bare_and_engine(source: Any) -> float:
     def seconds(consume: Callable[[Any], object]) -> tuple[float, int]:
         count = 0
         began = time.perf_counter()
-        for split in source.splits(1, 10_000):
+        for split in chain.from_iterable(source.tasks(1, 10_000)):
             stream = source.reader.read(split, open_store(split.root))
             consume(chain.from_iterable(stream.batches()))
             count += stream.records

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from lambdamr import reducers
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
-    from lambdamr.inputs import lines
+    from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job, JobReport
 
 _LOADED_ON_USE = {
@@ -51,7 +51,12 @@ _LOADED_ON_USE = {
     "JobReport": "lambdamr.job",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
+    "blocks": "lambdamr.inputs",
+    "csv": "lambdamr.inputs",
+    "jsonl": "lambdamr.inputs",
     "lines": "lambdamr.inputs",
+    "objects": "lambdamr.inputs",
+    "records": "lambdamr.inputs",
     "reducers": "lambdamr",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
@@ -92,9 +97,14 @@ __all__ = [
     "__version__",
     "as_completed",
     "attach",
+    "blocks",
     "clean",
+    "csv",
     "get_all_results",
+    "jsonl",
     "lines",
+    "objects",
+    "records",
     "reducers",
     "wait",
 ]

@@ -200,8 +200,9 @@ class Executor:
 
         Args:     mapper: mapper(record) yields (key, value) pairs, or returns a list of pairs or
                   a dict. Several mappers run fused: each gets the pairs of the one before.
-                  inputs: a URI, path or glob, or a list of them: lines of text; see
-                  `lambdamr.lines`. Any other iterable stands for its items.
+                  inputs: a URI, path or glob, or a list of them: lines of text. Or what
+                  `lambdamr.lines`, `blocks`, `objects`, `records`, `csv` or `jsonl` return. Any
+                  other iterable stands for its items.
                   reducer: one of `lambdamr.reducers`, which combine on the map side; or
                   reducer(key, values), which returns the key's value, or, as a generator, yields
                   (key, value) pairs. values is an iterator, to be read once. None: the mapper's

@@ -10,20 +10,25 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from lambdamr.inputs import (
-    MAX_SPLIT_BYTES,
-    MIN_SPLIT_BYTES,
-    SPLITS_PER_LANE,
     Input,
-    InputObject,
     as_input,
+    blocks,
+    csv,
+    jsonl,
     lines,
+    objects,
     plan_splits,
-    split_bytes_for,
+    records,
 )
+from lambdamr.planners import Cut
+from lambdamr.uris import InputObject
 from lambdamr_runtime.errors import InputNotFound, InvalidInput
-from lambdamr_runtime.limits import MIB
-from lambdamr_runtime.records import Lines
+from lambdamr_runtime.files import Objects
+from lambdamr_runtime.jsonl import JsonLines
+from lambdamr_runtime.records import FixedRecords, LineBlocks, Lines
+from lambdamr_runtime.splits import Split
 from lambdamr_runtime.store import ObstoreStore, Store, open_store
+from lambdamr_runtime.tables import Csv, Dialect
 
 
 def write(directory: Path, *names: str, data: bytes = b"x\n") -> None:
@@ -49,6 +54,11 @@ def bucket_of(*names: str) -> Callable[[str], Store]:
         return store
 
     return open_bucket
+
+
+def splits_of(found: Input) -> list[Split]:
+    """Return the splits of all tasks, for two lanes."""
+    return [split for task in found.tasks(2, 256) for split in task]
 
 
 def objects_of(*sizes: int) -> list[InputObject]:
@@ -86,7 +96,7 @@ def test_odd_names_are_read_as_they_are(tmp_path: Path, name: str) -> None:
     directory = tmp_path / f"dir {name}"
     quoted = (directory / name).as_uri()
     for uri in (directory / name, directory, quoted):
-        (split,) = lines(uri).splits(1, 256)
+        ((split,),) = lines(uri).tasks(1, 256)
         assert list(Lines().read(split, open_store(split.root))) == [name]
 
 
@@ -226,14 +236,6 @@ def test_several_uris_keep_their_order(tmp_path: Path) -> None:
     assert keys(lines([tmp_path / "z.txt"], f"{tmp_path}/d")) == ["z.txt", "a", "b"]
 
 
-@pytest.mark.parametrize("name", ["a.gz", "a.BZ2", "a.txt.xz", "a.zst"])
-def test_compressed_files_are_refused(tmp_path: Path, name: str) -> None:
-    """Read as text they would be wrong lines; one in a directory is not passed over."""
-    write(tmp_path, "a.txt", name)
-    with pytest.raises(InvalidInput, match=f"{name} is compressed"):
-        lines(tmp_path).objects()
-
-
 def test_an_object_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     """Overlapping globs would count its records twice."""
     write(tmp_path, "a.txt")
@@ -329,15 +331,40 @@ def test_an_object_of_one_byte_has_a_split_and_an_empty_one_has_none() -> None:
 def test_an_encoding_that_cannot_be_cut_is_one_split_per_object(tmp_path: Path) -> None:
     """UTF-16 files are whole whatever split_bytes says; UTF-8 files are cut."""
     write(tmp_path, "a", "b", data=b"1234")
-    cut = lines(tmp_path, split_bytes=2).splits(1, 256)
+    cut = splits_of(lines(tmp_path, split_bytes=2))
     assert [(split.key, split.lo, split.hi) for split in cut] == [
         ("a", 0, 2),
         ("a", 2, 4),
         ("b", 0, 2),
         ("b", 2, 4),
     ]
-    whole = lines(tmp_path, encoding="utf-16", split_bytes=2).splits(1, 256)
+    whole = splits_of(lines(tmp_path, encoding="utf-16", split_bytes=2))
     assert [(split.key, split.lo, split.hi) for split in whole] == [("a", 0, 4), ("b", 0, 4)]
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.BZ2", "a.txt.xz", "a.zst"])
+def test_a_compressed_file_is_one_split(tmp_path: Path, name: str) -> None:
+    """By its suffix, or because compression= says so; compression=None cuts it as it is."""
+    write(tmp_path, name, data=b"1234")
+    assert len(splits_of(lines(tmp_path, split_bytes=2))) == 1
+    assert len(splits_of(lines(tmp_path, split_bytes=2, compression=None))) == 2
+    write(tmp_path, "b/plain", data=b"1234")
+    assert len(splits_of(lines(tmp_path / "b", split_bytes=2, compression="gzip"))) == 1
+
+
+def test_an_empty_file_is_an_object_but_no_lines(tmp_path: Path) -> None:
+    """A mapper of objects is called for it; a reader of lines has nothing to read."""
+    write(tmp_path, "a", data=b"")
+    assert splits_of(lines(tmp_path)) == []
+    assert [(split.lo, split.hi) for split in splits_of(objects(tmp_path))] == [(0, 0)]
+
+
+def test_many_small_files_share_tasks(tmp_path: Path) -> None:
+    """In order, alike in number; a task's splits may be of several files."""
+    write(tmp_path, *(f"{number:03}" for number in range(100)))
+    tasks = lines(tmp_path).tasks(2, 256)
+    assert [split.key for task in tasks for split in task] == keys(lines(tmp_path))
+    assert [len(task) for task in tasks] == [13] * 7 + [9]
 
 
 def test_no_split_bytes_below_one() -> None:
@@ -346,39 +373,51 @@ def test_no_split_bytes_below_one() -> None:
         plan_splits(objects_of(1), 0)
 
 
-@pytest.mark.parametrize(
-    ("total_bytes", "lanes", "memory_mb", "expected"),
-    [
-        (0, 10, 1024, MIN_SPLIT_BYTES),
-        (80 * MIB, 10, 1024, 2 * MIB),
-        (80 * MIB + 1, 10, 1024, 2 * MIB + 1),
-        (10**12, 10, 1024, MAX_SPLIT_BYTES),
-        (10**12, 10, 128, 32 * MIB),
-        (10**12, 10, 2, MIB // 2),
-        (10**12, 10, 0, MIN_SPLIT_BYTES),
-    ],
-)
-def test_split_bytes_give_each_lane_a_few_splits(
-    total_bytes: int, lanes: int, memory_mb: int, expected: int
-) -> None:
-    """Within the limits, and within a share of the memory."""
-    assert SPLITS_PER_LANE == 4
-    assert split_bytes_for(total_bytes, lanes, memory_mb) == expected
-
-
-def test_split_bytes_need_a_lane() -> None:
-    """Zero lanes read nothing."""
-    with pytest.raises(ValueError, match="lanes must be >= 1, got 0"):
-        split_bytes_for(1, 0, 128)
-
-
 def test_files_come_back_whole_through_plan_and_reader(tmp_path: Path) -> None:
     """From the URI to the records: every line of every file, every byte accounted for."""
     data = b"".join(b"line %d\r\n" % number for number in range(2000))
     write(tmp_path, "a.txt", "b/c.txt", data=data)
-    splits = lines(tmp_path, split_bytes=1000).splits(8, 256)
+    splits = splits_of(lines(tmp_path, split_bytes=1000))
     store = open_store(splits[0].root)
     streams = [Lines().read(split, store) for split in splits]
-    records = [record for stream in streams for record in stream]
-    assert records == [f"line {number}" for number in range(2000)] * 2
+    found = [record for stream in streams for record in stream]
+    assert found == [f"line {number}" for number in range(2000)] * 2
     assert sum(stream.owned_bytes for stream in streams) == 2 * len(data)
+
+
+# --- the other kinds of input --------------------------------------------------------------------
+
+
+def test_the_calls_make_the_readers(tmp_path: Path) -> None:
+    """Options go to the reader, the URI stays as it is given."""
+    assert csv("a", header=["x"], columns=["x"], delimiter=";").reader == Csv(
+        ("x",), ("x",), dialect=Dialect(";")
+    )
+    assert jsonl("a", errors="replace").reader == JsonLines(errors="replace")
+    assert blocks("a", block_bytes=5).reader == LineBlocks(5)
+    assert records("a", record_bytes=8).reader == FixedRecords(8)
+    assert objects("a", compression=None).reader == Objects(None)
+    assert csv(tmp_path / "a").uris == (str(tmp_path / "a"),)
+
+
+@pytest.mark.parametrize("options", [{"columns": "name"}, {"header": "name"}])
+def test_one_str_is_not_a_list_of_columns(options: dict[str, str]) -> None:
+    """It would be its letters."""
+    with pytest.raises(ValueError, match=r"='name' is one str. Give a list"):
+        csv("a", **options)  # type: ignore[arg-type]  # a str is an Iterable[str], alas
+
+
+def test_a_call_without_a_uri_is_named() -> None:
+    """So that the line is found."""
+    with pytest.raises(ValueError, match=r"jsonl\(\) was given no URI"):
+        jsonl()
+
+
+def test_a_planner_is_chosen_by_name(tmp_path: Path) -> None:
+    """BigLambda's leaves objects whole; a function of one's own is called with the sizes."""
+    write(tmp_path, *"abcd", data=b"x" * 300_000)
+    assert len(splits_of(lines(tmp_path))) == 8
+    assert [len(task) for task in lines(tmp_path, planner="biglambda").tasks(2, 1)] == [2, 2]
+    assert lines(tmp_path, planner=lambda sizes, *_: Cut(None, sum(sizes))).tasks(2, 1) == [
+        splits_of(objects(tmp_path))
+    ]

@@ -406,9 +406,10 @@ def test_an_output_beside_what_a_glob_matches_is_fine(
     executor: lambdamr.Executor, tmp_path: Path
 ) -> None:
     """A glob that does not match the output's files does not read them."""
-    (tmp_path / "in.txt").write_text("a b\n")
+    for name in ("in.txt", "more.txt"):
+        (tmp_path / name).write_text("a b\n")
     job = executor.map_reduce(words, f"{tmp_path}/*.txt", total, output=tmp_path / "out")
-    assert job.result(TIMEOUT_S) == {"a": 1, "b": 1}
+    assert job.result(TIMEOUT_S) == {"a": 2, "b": 2}
 
 
 @pytest.mark.parametrize(

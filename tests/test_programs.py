@@ -631,11 +631,12 @@ class TestImport:
 
     def test_public_names(self) -> None:
         """`__all__` is what is documented, sorted, and all of it is there."""
-        calls = {"Executor", "as_completed", "attach", "clean", "get_all_results", "lines", "wait"}
+        calls = {"Executor", "as_completed", "attach", "clean", "get_all_results", "wait"}
+        inputs = {"blocks", "csv", "jsonl", "lines", "objects", "records"}
         classes = {"Data", "Future", "Futures", "Job", "JobReport", "TaskStats"}
         from lambdamr_runtime import errors
 
-        public = calls | classes | set(errors.__all__) | {"__version__"}
+        public = calls | inputs | classes | set(errors.__all__) | {"__version__"}
         assert set(lambdamr.__all__) == public
         assert lambdamr.__all__ == sorted(lambdamr.__all__)
         assert dir(lambdamr) == sorted(lambdamr.__all__)

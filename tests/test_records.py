@@ -1,57 +1,17 @@
 """Laws of splits: every byte in one record, every record in one split."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from obstore.store import MemoryStore
 
+from lambdamr_runtime.blocks import BATCH_BYTES, LOOK_AHEAD_BYTES
 from lambdamr_runtime.errors import CorruptInput, InputChanged
-from lambdamr_runtime.records import (
-    BATCH_BYTES,
-    LOOK_AHEAD_BYTES,
-    SPLITTABLE_ENCODINGS,
-    Lines,
-    RecordStream,
-    Split,
-)
-from lambdamr_runtime.store import ObstoreStore, Store, StoredObject, Upload
-
-KEY = "dir/input.txt"
-
-
-def stored(data: bytes) -> tuple[Store, str]:
-    """Return a store in memory that holds the data, and its etag."""
-    store = ObstoreStore("memory://", MemoryStore())
-    store.put(KEY, data)
-    return store, store.head(KEY).etag
-
-
-def cut(size: int, split_bytes: int, etag: str = "") -> list[Split]:
-    """Cut an object into splits of so many bytes, the last one shorter."""
-    return [
-        Split("memory://", KEY, lo, min(lo + split_bytes, size), size, etag)
-        for lo in range(0, size, split_bytes)
-    ]
-
-
-def read_all(data: bytes, split_bytes: int, reader: Lines) -> list[Any]:
-    """Return the records of all splits, and check the account of each and of all."""
-    store, etag = stored(data)
-    records: list[Any] = []
-    owned_bytes = 0
-    for split in cut(len(data), split_bytes, etag):
-        stream = reader.read(split, store)
-        mine = list(stream)
-        assert stream.records == len(mine)
-        records += mine
-        owned_bytes += stream.owned_bytes
-    assert owned_bytes == len(data)
-    return records
+from lambdamr_runtime.records import Lines, RecordStream
+from lambdamr_runtime.splits import Split
+from lambdamr_runtime.texts import SPLITTABLE_ENCODINGS
+from tests.splitting import KEY, CountingStore, cut, read_all, stored
 
 
 def expected_lines(data: bytes) -> list[bytes]:
@@ -67,52 +27,6 @@ def expected_text(text: str) -> list[str]:
     last = found.pop()
     ended = [line[:-1] if line[-1:] == "\r" else line for line in found]
     return ended if last == "" else [*ended, last]
-
-
-@dataclass
-class CountingStore:
-    """A store that counts the bytes that are read of it; no other method is to be called."""
-
-    inner: Store
-    root: str = "memory://"
-    read_bytes: int = 0
-    ranges: list[tuple[int, int]] = field(default_factory=list)
-
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
-        self.ranges.append((start, length))
-        data = self.inner.get_range(key, start, length, etag)
-        self.read_bytes += len(data)
-        return data
-
-    def get(self, key: str) -> bytes:
-        raise NotImplementedError
-
-    def put(self, key: str, data: bytes) -> None:
-        raise NotImplementedError
-
-    def put_stream(self, key: str, parts: Iterable[bytes]) -> int:
-        raise NotImplementedError
-
-    def upload(self, key: str) -> Upload:
-        raise NotImplementedError
-
-    def copy(self, source: str, target: str) -> None:
-        raise NotImplementedError
-
-    def create(self, key: str, data: bytes, execution: str) -> bool:
-        raise NotImplementedError
-
-    def exists(self, key: str) -> bool:
-        raise NotImplementedError
-
-    def head(self, key: str) -> StoredObject:
-        raise NotImplementedError
-
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        raise NotImplementedError
-
-    def delete(self, keys: Sequence[str]) -> None:
-        raise NotImplementedError
 
 
 NOT_NEWLINES = [b"\x0b\x0c\x1c\x1d\x1e", "\x85\u2028\u2029".encode()]

@@ -58,6 +58,8 @@ class Totals:
     file_pairs: int = 0
     """Pairs in files for output=: written by map or reduce tasks, placed by the finalizer."""
     file_bytes: int = 0
+    bad_records: int = 0
+    """Records that on_bad_record="skip" left out."""
     spilled_runs: int = 0
     """Runs that map tasks could not hold in memory."""
     spilled_bytes: int = 0
@@ -357,6 +359,7 @@ def _totals_of(value: object) -> Totals:
             bytes_read=value.bytes_read,
             records=value.records,
             emitted=value.emitted,
+            bad_records=value.bad_records,
             pairs_written=sum(piece.pairs for piece in value.slices),
             output_pairs=value.emitted if value.part else 0,
             output_bytes=value.size,

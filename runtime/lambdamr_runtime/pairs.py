@@ -43,7 +43,7 @@ def checked(batch: list[Any], fn: Callable[..., Any]) -> list[Pair]:
 
     Raises:  InvalidPairs: one is no pair.
     """
-    if set(map(type, batch)) == {tuple}:
+    if list(map(type, batch)).count(tuple) == len(batch):
         return batch
     return [pair if type(pair) is tuple else as_pair(pair, fn) for pair in batch]
 

@@ -93,13 +93,14 @@ class Sum(Reducer):
 
     finishes: ClassVar[bool] = False
 
-    def states(self) -> States:
-        return defaultdict(int)
-
     def add(self, states: States, pairs: Pairs) -> None:
-        # Not +=: an array or a Counter of the user would be changed in place.
+        # Not +=: an array of the user would be changed in place. Not a defaultdict: Python has
+        # faster instructions for exact dicts (55 against 65 ns a pair, 200 against 256 a new key).
         for key, value in pairs:
-            states[key] = states[key] + value
+            if key in states:
+                states[key] = states[key] + value
+            else:
+                states[key] = 0 + value
 
     merge = add
 
@@ -113,16 +114,16 @@ class Count(Reducer):
 
     finishes: ClassVar[bool] = False
 
-    def states(self) -> States:
-        return defaultdict(int)
-
     def add(self, states: States, pairs: Pairs) -> None:
         for key, _ in pairs:
-            states[key] += 1
+            if key in states:
+                states[key] += 1
+            else:
+                states[key] = 1
 
     def merge(self, states: States, pairs: Pairs) -> None:
         for key, state in pairs:
-            states[key] += state
+            states[key] = states.get(key, 0) + state
 
     def join(self, first: Any, second: Any) -> Any:
         return first + second

@@ -1,0 +1,158 @@
+"""Blocks of lines, fixed-size records, and reading ahead."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambdamr_runtime.blocks import AHEAD_BYTES, LOOK_AHEAD_BYTES
+from lambdamr_runtime.errors import CorruptInput, InputChanged
+from lambdamr_runtime.limits import KIB
+from lambdamr_runtime.records import FixedRecords, LineBlocks, Lines
+from lambdamr_runtime.splits import Split
+from tests.splitting import KEY, CountingStore, cut, read_all, read_counted, stored
+
+SIZES = st.integers(min_value=1, max_value=40)
+TEXTS = st.lists(st.sampled_from([b"\n", b"a", b"bc\r\n", b"\0", b"x" * 23]), max_size=30).map(
+    b"".join
+)
+
+
+def reading_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("lambdamr-read")]
+
+
+# --- blocks of lines -----------------------------------------------------------------------------
+
+
+@given(data=TEXTS, split_bytes=SIZES, block_bytes=SIZES)
+@settings(max_examples=300, deadline=None)
+def test_blocks_are_the_file_in_whole_lines(
+    data: bytes, split_bytes: int, block_bytes: int
+) -> None:
+    """Any split and block size: joined they are the file, and each but the last ends a line."""
+    blocks = read_all(data, split_bytes, LineBlocks(block_bytes))
+    assert b"".join(blocks) == data
+    assert all(blocks)
+    assert all(block.endswith(b"\n") for block in blocks[:-1])
+
+
+def test_a_block_is_as_large_as_it_is_said_to_be() -> None:
+    """Longer by the rest of a line at most, however the object is read."""
+    data = b"some words of a line\n" * 20_000
+    blocks = read_all(data, len(data), LineBlocks(100_000))
+    assert all(100_000 - 21 <= len(block) <= 100_021 + 21 for block in blocks[:-1])
+
+
+# --- fixed-size records --------------------------------------------------------------------------
+
+
+@given(count=st.integers(0, 20), record_bytes=SIZES, split_bytes=SIZES, block_bytes=SIZES)
+@settings(max_examples=300, deadline=None)
+def test_fixed_records_are_those_of_the_file(
+    count: int, record_bytes: int, split_bytes: int, block_bytes: int
+) -> None:
+    """Any record, split and block size: each record once, in order, newlines or not."""
+    data = bytes(number % 13 for number in range(count * record_bytes))
+    records = read_all(data, split_bytes, FixedRecords(record_bytes, block_bytes))
+    assert records == [data[i : i + record_bytes] for i in range(0, len(data), record_bytes)]
+
+
+@pytest.mark.parametrize("split_bytes", [1, 3, 4, 7, 100])
+@pytest.mark.parametrize("block_bytes", [1, 3, 100])
+def test_a_ragged_tail_is_corrupt_or_skipped(split_bytes: int, block_bytes: int) -> None:
+    """It is named with its offset; on_bad_record='skip' counts it and the bytes are accounted."""
+    data = b"aaaabbbbcc"
+    with pytest.raises(CorruptInput, match=r"ends with 2 bytes at offset 8, .* record of 4"):
+        read_all(data, split_bytes, FixedRecords(4, block_bytes))
+    skipping = FixedRecords(4, block_bytes, on_bad_record="skip")
+    assert read_counted(data, split_bytes, skipping) == ([b"aaaa", b"bbbb"], 1)
+
+
+def test_fixed_records_read_no_byte_twice() -> None:
+    """Their offsets are known: nobody looks behind or ahead."""
+    data = bytes(1000) * 10
+    inner, etag = stored(data)
+    store = CountingStore(inner)
+    for split in cut(len(data), 777, etag):
+        list(FixedRecords(10).read(split, store))
+    assert store.read_bytes == len(data)
+
+
+@pytest.mark.parametrize("record_bytes", [0, -1])
+def test_a_record_of_no_bytes_is_refused(record_bytes: int) -> None:
+    """There would be no end of them."""
+    with pytest.raises(ValueError, match=f"record_bytes must be >= 1, got {record_bytes}"):
+        FixedRecords(record_bytes)
+
+
+# --- reading ahead -------------------------------------------------------------------------------
+
+
+@given(split_bytes=st.integers(270_000, 900_000), block_bytes=st.integers(20_000, 300_000))
+@settings(max_examples=40, deadline=None)
+def test_reading_ahead_changes_no_record(split_bytes: int, block_bytes: int) -> None:
+    """Large enough for threads, any split and block size: the records are the file's."""
+    lines = [f"line {number} of the file" for number in range(40_000)]
+    data = "".join(line + "\n" for line in lines).encode()
+    assert read_all(data, split_bytes, Lines(block_bytes=block_bytes)) == lines
+
+
+def test_two_reads_are_in_flight_while_a_block_is_worked_on() -> None:
+    """And no more: a split holds three blocks. Threads bear our name and end with the stream."""
+    data = b"seven!\n" * 60_000
+    inner, etag = stored(data)
+    store = CountingStore(inner)
+    reader = Lines(block_bytes=16 * KIB)
+    assert reading_threads() == []
+    worked_on = 0
+    for _ in reader.read(Split("memory://", KEY, 0, len(data), len(data), etag), store):
+        worked_on += 7
+        assert len(store.ranges) * 16 * KIB <= worked_on + 3 * 16 * KIB
+    assert worked_on == len(data)
+    assert reading_threads() == []
+
+
+def test_a_stream_that_is_not_read_to_its_end_leaves_no_thread() -> None:
+    """A mapper that raises, or a reader that has seen enough."""
+    data = b"seven!\n" * 60_000
+    store, etag = stored(data)
+    reader = Lines(block_bytes=16 * KIB)
+    stream = reader.read(Split("memory://", KEY, 0, len(data), len(data), etag), store)
+    assert next(iter(stream)) == "seven!"
+    assert reading_threads() != []
+    del stream
+    assert reading_threads() == []
+
+
+def test_a_small_object_needs_no_thread() -> None:
+    """Its blocks are read where they are asked for."""
+    data = b"ab\n" * (AHEAD_BYTES // 3)
+    store, etag = stored(data)
+    split = Split("memory://", KEY, 0, len(data), len(data), etag)
+    stream = iter(Lines(block_bytes=KIB).read(split, store))
+    assert next(stream) == "ab"
+    assert reading_threads() == []
+
+
+def test_what_a_read_raises_ahead_is_raised_in_turn() -> None:
+    """Records before it arrive first; the error is the read's own."""
+    data = b"seven!\n" * 60_000
+    store, _ = stored(data)
+    grown = Split("memory://", KEY, 0, 2 * len(data), 2 * len(data), "")
+    stream = Lines(block_bytes=64 * KIB).read(grown, store)
+    with pytest.raises(InputChanged, match=f"ends now at {len(data)}"):
+        list(stream)
+    assert 0 < stream.records < 60_000
+    assert reading_threads() == []
+
+
+def test_the_tail_behind_a_split_is_read_only_when_it_is_needed() -> None:
+    """Reading ahead goes to the split's end and a little on, not beyond."""
+    data = b"seven!\n" * 60_000
+    inner, etag = stored(data)
+    store = CountingStore(inner)
+    first = cut(len(data), len(data) // 2, etag)[0]
+    list(Lines(block_bytes=16 * KIB).read(first, store))
+    assert store.read_bytes <= first.hi + LOOK_AHEAD_BYTES
