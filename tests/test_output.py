@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lambdamr
+from lambdamr.output import as_output
 from lambdamr.submission import StageDraft
 from lambdamr_runtime import context
 from lambdamr_runtime.barrier import Report, end_job
@@ -436,6 +437,44 @@ def test_options_that_do_not_go_together_are_refused(
     """Before anything is looked up or launched."""
     with pytest.raises((ValueError, TypeError), match=message):
         executor.map_reduce(words, ["a"], total, **{"output": "out", **options})
+
+
+@pytest.mark.parametrize(
+    ("uris", "objects", "output"),
+    [
+        (["s3://b/in/"], [], "s3://b/in/out"),
+        (["s3://b"], [], "s3://b/out"),
+        (["s3://b/in/**"], [], "s3://b/in/out"),
+        (["s3://b/*/part-*"], [], "s3://b/out"),
+        ([], ["s3://b/out/x.csv"], "s3://b/out/"),
+    ],
+)
+def test_an_output_of_a_bucket_that_the_job_reads_is_refused(
+    uris: list[str], objects: list[str], output: str
+) -> None:
+    """By the names alone, before the store is asked."""
+    destination = as_output(output, "csv", None, overwrite=True, single_file=False)
+    assert destination is not None
+    with pytest.raises(ValueError, match="lies within"):
+        destination.check(uris, objects, open_store("memory://"))
+
+
+@pytest.mark.parametrize("single_file", [False, True])
+def test_a_prefix_that_holds_something_is_refused(single_file: bool) -> None:
+    """In an object store as in a directory; the neighbours of one file are no reason."""
+    store = open_store("memory://")
+    target = "memory://out/all.csv" if single_file else "memory://out"
+    destination = as_output(target, "csv", None, overwrite=False, single_file=single_file)
+    assert destination is not None
+    store.put("output", b"a neighbour")
+    destination.check([], [], store)
+    store.put("out/all.csv", b"mine")
+    with pytest.raises(ValueError, match=r"already holds 'all\.csv'"):
+        destination.check([], [], store)
+    store.delete(["out/all.csv"])
+    store.put("out/another.csv", b"mine")
+    if single_file:
+        destination.check([], [], store)
 
 
 # --- what a Job gives -----------------------------------------------------------------------------
