@@ -352,9 +352,10 @@ def test_overwrite_replaces_the_earlier_result_alone(
     run(reducers=5, format="jsonl")
     (out / "notes.txt").write_text("mine")
     (out / "part-of-mine").write_text("mine")
+    (out / "a\tname#7").write_text("mine")
     job = run(reducers=2, format="csv", overwrite=True)
     assert sorted(files_in(out)) == [
-        "_SUCCESS", "notes.txt", "part-00000.csv", "part-00001.csv", "part-of-mine",
+        "_SUCCESS", "a\tname#7", "notes.txt", "part-00000.csv", "part-00001.csv", "part-of-mine",
     ]  # fmt: skip
     assert files_in(out)["_SUCCESS"] == f"{job.job_id}\n".encode()
     again = run(reducers=2, format="csv", overwrite=True)
@@ -713,10 +714,10 @@ def test_overlapping_duplicates_leave_an_exact_output(overwrite: bool) -> None:
     for seed in range(60):
         crashes = [Point(60 + seed, seed % 2 == 0)] if seed % 3 == 0 else []
         cluster = Cluster(2, seed=seed, at_once=4, crashes=crashes)
-        cluster.copies = 2
+        cluster.copies = 2 + seed % 2
         if overwrite:
-            place.put(cluster, "_SUCCESS", b"old")
-            place.put(cluster, "part-00002.csv", b"old")
+            for name in ("_SUCCESS", "part-00000.csv", "part-00002.csv"):
+                place.put(cluster, name, b"old")
         manifest = cluster.run(*drafts(place.folder(), overwrite=overwrite))
         check_done(cluster, manifest)
         check_output(place.found(cluster), manifest)
@@ -862,13 +863,15 @@ def test_a_result_of_another_job_is_never_withdrawn() -> None:
 def test_leftovers_of_killed_uploads_are_removed(tmp_path: Path) -> None:
     """A process killed within a local write leaves a file {name}#{number}: it goes too."""
     place = place_of("streamed", tmp_path)
-    (tmp_path / "out").mkdir()
-    cluster = Cluster(2)
-    manifest = cluster.launch(*drafts(place.folder()))
-    while not any(event.stage == 2 for event in cluster.queue):
-        cluster.run_one(cluster.queue.pop(0))
-    (tmp_path / "out" / "part-00001.csv#1").write_bytes(b"half")
-    cluster.run_all()
+
+    class KilledInAWrite(Cluster):
+        def check_request(self, request: Any, answer: object) -> None:
+            super().check_request(request, answer)
+            if request.verb == "put" and request.key.endswith("/placed"):
+                (tmp_path / "out" / "part-00001.csv#1").write_bytes(b"half")
+
+    cluster = KilledInAWrite(2)
+    manifest = cluster.run(*drafts(place.folder()))
     check_output(place.found(cluster), manifest)
 
 

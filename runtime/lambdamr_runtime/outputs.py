@@ -120,7 +120,13 @@ class Destination:
         return self.prefix + name
 
     def names(self) -> Iterator[str]:
-        """Yield what is in the folder, relative to it."""
+        """Yield what is in the folder, relative to it; of a local one its entries, whatever their
+        names: obstore has no keys for some.
+        """
+        folder = local_path(self.store.root)
+        if folder is not None:
+            yield from os.listdir(folder)
+            return
         for entry in self.store.list(self.prefix.rstrip("/")):
             yield entry.key[len(self.prefix) :]
 
@@ -395,7 +401,8 @@ class _Placing:
         for chunk in range(stage.plan.chunks):
             source = keys.outcome(stage.plan.group_of(chunk), chunk)
             for frame in read_outcome(self._store, source)[1]:
-                file = serialize.loads(frame.payload).file if _is_value(frame.kind) else None
+                is_value = frame.kind is FrameKind.VALUE
+                file = serialize.loads(frame.payload).file if is_value else None
                 if file is None:
                     raise CorruptObject(f"{source} names no file for the output")
                 yield file
@@ -417,10 +424,6 @@ class _Placing:
         if end is not None and end.status != "done" and self._begun:
             self._folder.withdraw(self._names, self._keys.job)
         raise JobFailed(f"Job {self._env.manifest.job} ended before its output was placed.")
-
-
-def _is_value(kind: FrameKind) -> bool:
-    return kind is FrameKind.VALUE
 
 
 def _put(store: Store, key: str, pieces: Iterator[bytes]) -> int:
