@@ -3,11 +3,13 @@
 #   make demo     count the words of a novel with map_reduce, on this machine
 #   make test     the tests
 #   make check    format, lint, types
-#   make bench    speed against the targets and the peers (BENCH="--quick" for a short run)
+#   make bench    speed against the targets and the peers (BENCH="--quick" for a short run,
+#                 BENCH_ENGINE="--mb 256 --large" for a long one of map_reduce)
 #   make clean    remove environments and caches
 
 PYTHON ?= python3
 BENCH ?=
+BENCH_ENGINE ?=
 PEERS := lithops ray distributed
 
 VENV := .venv
@@ -33,6 +35,7 @@ check: $(VENV)/.dev
 
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks.foundation $(BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.engine $(BENCH_ENGINE)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -37,9 +37,11 @@ from lambdamr_runtime.errors import (
     TaskOutOfMemory,
     TaskTimeout,
     UnstableKey,
+    UnwritablePair,
 )
 
 if TYPE_CHECKING:
+    from lambdamr import reducers
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
@@ -59,6 +61,7 @@ _LOADED_ON_USE = {
     "lines": "lambdamr.inputs",
     "objects": "lambdamr.inputs",
     "records": "lambdamr.inputs",
+    "reducers": "lambdamr",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
 
@@ -94,6 +97,7 @@ __all__ = [
     "TaskStats",
     "TaskTimeout",
     "UnstableKey",
+    "UnwritablePair",
     "__version__",
     "as_completed",
     "attach",
@@ -105,6 +109,7 @@ __all__ = [
     "lines",
     "objects",
     "records",
+    "reducers",
     "wait",
 ]
 
@@ -114,6 +119,8 @@ def __getattr__(name: str) -> object:
 
     if name not in _LOADED_ON_USE:
         raise AttributeError(f"module 'lambdamr' has no attribute {name!r}")
+    if _LOADED_ON_USE[name] == __name__:  # a module of its own
+        return import_module(f"{__name__}.{name}")
     value = getattr(import_module(_LOADED_ON_USE[name]), name)
     globals()[name] = value
     return value

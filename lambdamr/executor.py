@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lambdamr.job import Job
     from lambdamr.submission import StageDraft
     from lambdamr.tracking import TrackedJob
+    from lambdamr_runtime.reducers import Reducer
 
 SERIALIZERS = ("cloudpickle", "dill")
 
@@ -183,12 +184,22 @@ class Executor:
         self,
         mapper: Callable[[Any], Any] | Sequence[Callable[[Any], Any]],
         inputs: "str | Input | Iterable[Any]",
-        reducer: Callable[[Any, Any], Any],
+        reducer: "Callable[[Any, Any], Any] | Reducer | None",
         *,
         reducers: int | None = None,
+        combiner: "Callable[[Any, Any], Any] | Reducer | None" = None,
+        partitioner: Callable[[Any, int], int] | None = None,
+        sort_key: Callable[[Any], Any] | None = None,
+        spill_share: float | None = None,
+        merge_width: int | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
+        output: str | os.PathLike[str] | None = None,
+        format: str = "pickle",  # noqa: A002 - what pandas and Spark call it
+        columns: Sequence[str] | None = None,
+        overwrite: bool = False,
+        single_file: bool = False,
     ) -> "Job":
         """Map records to (key, value) pairs, group them by key, reduce each key's values.
 
@@ -197,17 +208,42 @@ class Executor:
                   inputs: a URI, path or glob, or a list of them: lines of text. Or what
                   `lambdamr.lines`, `blocks`, `objects`, `records`, `csv` or `jsonl` return. Any
                   other iterable stands for its items.
-                  reducer: reducer(key, values) returns the key's value, or, as a generator,
-                  yields (key, value) pairs. values is an iterator, to be read once.
+                  reducer: one of `lambdamr.reducers`, which combine on the map side; or
+                  reducer(key, values), which returns the key's value, or, as a generator, yields
+                  (key, value) pairs. values is an iterator, to be read once. None: the mapper's
+                  pairs, in order, are the output.
                   reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  combiner: combiner(key, values) -> value, which replaces any number of a plain
+                  reducer's values before they travel; or one of `lambdamr.reducers` that can.
+                  partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
+                  None: by hash.
+                  sort_key: sort_key(key) stands for the key where keys are compared and ordered:
+                  equal for equal keys and for these alone. For types of keys without an order.
+                  spill_share: share of a worker's free memory that a task's data may fill before
+                  it goes to temporary files, above 0, at most 1; None: a half.
+                  merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
                   retries, retry_on, timeout_s: of each task, as of `map`.
+                  output: a folder (a path or URI) that gets one file per partition, part-00000.…,
+                  and _SUCCESS last, once the job is complete; after a failure or cancellation it
+                  has nothing of this job. None: the result stays in the job's folder alone.
+                  format: of these files. "jsonl": {"key": …, "value": …} per line; "csv": a row of
+                  the key and the value, tuples spread over several fields; "text": key, tab, value
+                  (the other alone where one is None); "pickle": lists of pairs, one pickle after
+                  the other. A pair that the format cannot hold is UnwritablePair.
+                  columns: names of the fields of a row, in csv a header of every file.
+                  overwrite: replace the files of an earlier job there; other files stay.
+                  single_file: output is the name of one file, which gets all partitions in order.
         Returns:  the job, at once.
-        Raises:   InputNotFound and other InvalidInput; ValueError; RuntimeError: after shutdown.
+        Raises:   InputNotFound and other InvalidInput; RuntimeError: after shutdown.
+                  ValueError: options; an output that holds something, is read by the job, or holds
+                  what it reads.
         """
-        from lambdamr.job import Job, map_reduce_drafts
+        from lambdamr.job import Job, KeyOptions, StageLimits, map_reduce_drafts
+        from lambdamr.output import as_output
 
         _check_positive(reducers=reducers, timeout_s=timeout_s)
         _check_retries(retries)
+        destination = as_output(output, format, columns, overwrite, single_file)
         engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
         drafts = map_reduce_drafts(
@@ -215,11 +251,13 @@ class Executor:
             inputs,
             reducer,
             engine.backend,
-            partitions=reducers or engine.backend.workers,
-            retries=retries,
-            retry_on=_as_tuple(retry_on),
-            timeout_s=_limit(timeout_s, self._timeout_s),
-        )
+            KeyOptions(
+                reducers or engine.backend.workers, combiner, partitioner, sort_key,
+                spill_share, merge_width,
+            ),
+            StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),
+            destination,
+        )  # fmt: skip
         return Job(self._start(drafts), self.bars())
 
     def put(self, obj: Any) -> Data:

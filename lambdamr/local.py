@@ -33,11 +33,9 @@ from lambdamr.cleaning import clean_daily
 from lambdamr.ownership import Ownership
 from lambdamr_runtime.channel import Channel, Verb
 from lambdamr_runtime.keys import new_execution_id
+from lambdamr_runtime.limits import PLANNED_MEMORY_MB
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Death, DeathCause, Event
-
-PLANNED_MEMORY_MB = 1769
-"""Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
 
 START_FAILURES = 3
 """So many workers in a row that end before they are ready, and the pool gives up."""

@@ -41,6 +41,7 @@ class StageDraft:
     same_failures: bool = False
     partitions: int = 0
     input_bytes: int = 0
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,11 @@ class Submission:
         store.put(JobKeys(self.manifest.job).manifest, self.encoded)
 
     def launch(self, backend: Backend) -> None:
-        """Invoke the top of the first stage's tree."""
+        """Invoke the top of the tree of the first stage that has tasks."""
         from lambdamr_runtime.barrier import top_events
 
-        for event in top_events(self.manifest, self.encoded, 0, time()):
+        first = next((i for i, stage in enumerate(self.manifest.stages) if stage.tasks), 0)
+        for event in top_events(self.manifest, self.encoded, first, time()):
             backend.invoke(event)
 
 
@@ -143,6 +145,7 @@ def _stage(
         same_failures=draft.same_failures,
         partitions=draft.partitions,
         input_bytes=draft.input_bytes,
+        memory_mb=draft.memory_mb,
     )
 
 

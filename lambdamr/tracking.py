@@ -188,8 +188,9 @@ class TrackedJob:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is to come any more; a job of several stages ends with its report."""
-        return not any(self.pending) and (len(self.stages) == 1 or self.end is not None)
+        """Whether nothing is to come any more; see Manifest.ends_with_report."""
+        awaits_report = self.end is None and self.manifest.ends_with_report
+        return not any(self.pending) and not awaits_report
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job is over; whether it is."""

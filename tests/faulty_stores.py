@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from obstore.store import ObjectStore
 
 from lambdamr_runtime.errors import StoreError
-from lambdamr_runtime.store import ObstoreStore, Store, StoredObject
+from lambdamr_runtime.store import ObstoreStore, Store, StoredObject, Upload
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class Request:
     """One call of a store's method."""
 
     verb: str
-    """get, put, create, head, list or delete."""
+    """get, put, copy, create, head, list or delete."""
     key: str
 
 
@@ -47,6 +47,15 @@ class InterceptedStore:
     def put(self, key: str, data: bytes) -> None:
         self._around(Request("put", key), lambda: self._inner.put(key, data))
 
+    def put_stream(self, key: str, parts: Iterable[bytes]) -> int:
+        return self._around(Request("put", key), lambda: self._inner.put_stream(key, parts))
+
+    def upload(self, key: str) -> Upload:
+        return InterceptedUpload(self._inner.upload(key), key, self._around)
+
+    def copy(self, source: str, target: str) -> None:
+        self._around(Request("copy", target), lambda: self._inner.copy(source, target))
+
     def create(self, key: str, data: bytes, execution: str) -> bool:
         return self._around(
             Request("create", key), lambda: self._inner.create(key, data, execution)
@@ -63,6 +72,21 @@ class InterceptedStore:
 
     def delete(self, keys: Sequence[str]) -> None:
         self._around(Request("delete", " ".join(keys)), lambda: self._inner.delete(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class InterceptedUpload:
+    """An upload whose end is a request that goes through *around*."""
+
+    inner: Upload
+    key: str
+    around: Around
+
+    def write(self, data: bytes) -> None:
+        self.inner.write(data)
+
+    def close(self) -> None:
+        self.around(Request("put", self.key), self.inner.close)
 
 
 class Outage:

@@ -159,7 +159,8 @@ def check_tree(cluster: Cluster, manifest: Manifest) -> None:
 
 
 def replace_seconds(totals: Totals) -> Totals:
-    return Totals(**{n: getattr(totals, n) for n in Totals.__slots__ if n != "task_seconds"})
+    counts = (n for n in Totals.__slots__ if n != "task_seconds" and not n.endswith("_s"))
+    return Totals(**{name: getattr(totals, name) for name in counts})
 
 
 Check = Callable[[Cluster, Manifest], None]

@@ -145,6 +145,33 @@ def test_delete_removes_what_is_there(store: Store) -> None:
     store.delete([])
 
 
+def test_a_copy_is_another_object(store: Store) -> None:
+    """It replaces what was there, and stays when its source goes; without a source, no copy."""
+    store.put("from", b"data")
+    store.put("dir/to", b"older")
+    store.copy("from", "dir/to")
+    store.delete(["from"])
+    assert store.get("dir/to") == b"data"
+    with pytest.raises(FileNotFoundError):
+        store.copy("from", "dir/other")
+
+
+def test_an_upload_appears_when_it_is_closed(store: Store) -> None:
+    """Small and large: nothing before its end, all of it then; one that is dropped leaves none."""
+    for pieces in ([], [b"a", b"", b"b"], [b"x" * 5_000_000] * 4):
+        upload = store.upload("dir/up")
+        for piece in pieces:
+            upload.write(piece)
+        assert not store.exists("dir/up")
+        upload.close()
+        assert store.get("dir/up") == b"".join(pieces)
+        store.delete(["dir/up"])
+    dropped = store.upload("dir/up")
+    dropped.write(b"x" * 5_000_000)
+    del dropped
+    assert not store.exists("dir/up")
+
+
 def test_names_with_odd_characters_come_back(store: Store) -> None:
     """A key with blanks, percent signs or letters beyond ASCII is listed and read by its name."""
     for key in ("odd/a b", "odd/100%", "odd/ü", "odd/a+b"):
@@ -325,9 +352,11 @@ def test_a_wrapper_sees_every_request() -> None:
     assert store.exists("a/1")
     assert store.head("a/1").size == 1
     assert len(list(store.list("a/"))) == 2
+    store.copy("a/1", "a/3")
+    store.upload("a/4").close()
     store.delete(["a/1", "a/2"])
     assert [request.verb for request in seen] == [
-        "put", "create", "get", "get", "head", "head", "list", "delete",
+        "put", "create", "get", "get", "head", "head", "list", "copy", "put", "delete",
     ]  # fmt: skip
 
 

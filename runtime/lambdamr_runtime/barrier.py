@@ -10,7 +10,7 @@ import enum
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.chunk import StageRun
@@ -32,6 +32,10 @@ from lambdamr_runtime.wire import (
     StageKind,
 )
 
+if TYPE_CHECKING:
+    from lambdamr_runtime.outputs import Written
+    from lambdamr_runtime.stopwatch import Phases
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -52,8 +56,24 @@ class Totals:
     keys: int = 0
     output_pairs: int = 0
     output_bytes: int = 0
+    file_pairs: int = 0
+    """Pairs in files for output=: written by map or reduce tasks, placed by the finalizer."""
+    file_bytes: int = 0
     bad_records: int = 0
     """Records that on_bad_record="skip" left out."""
+    spilled_runs: int = 0
+    """Runs that map tasks could not hold in memory."""
+    spilled_bytes: int = 0
+    """Written to temporary files, by map and reduce tasks."""
+    read_s: float = 0.0
+    map_s: float = 0.0
+    combine_s: float = 0.0
+    sort_s: float = 0.0
+    write_s: float = 0.0
+    fetch_s: float = 0.0
+    merge_s: float = 0.0
+    reduce_s: float = 0.0
+    """Seconds of all tasks in each phase; see lambdamr_runtime.stopwatch.Phases."""
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -118,10 +138,14 @@ def top_events(manifest: Manifest, encoded: bytes, index: int, now_s: float) -> 
 
 
 def end_job(store: Store, keys: JobKeys, report: Report) -> None:
-    """End a job early: a tombstone that lanes see, and the report."""
+    """End a job early: a tombstone that lanes see, the report, and nothing under output=."""
     execution = new_execution_id()
     store.create(keys.cancelled, report.encode(), execution)
     store.create(keys.report, report.encode(), execution)
+    if store.exists(keys.placed):
+        from lambdamr_runtime.outputs import withdraw  # few bad ends have output to remove
+
+        withdraw(store, keys)
 
 
 def finish_cancelled(store: Store, keys: JobKeys) -> None:
@@ -207,7 +231,7 @@ class Barrier:
                 totals += _totals_of(value)
                 mapped.append((task, value if isinstance(value, Mapped) else None))
         columns = b""
-        if run.stage.kind is StageKind.MAP:
+        if run.stage.partitions:
             columns = group_columns(mapped, run.stage.partitions)
         return columns + json.dumps(asdict(totals)).encode()
 
@@ -232,9 +256,17 @@ class Barrier:
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
 
-    def job_cancelled(self, manifest: Manifest) -> None:
-        """Write the report of a job with a tombstone; who put that may have died in between."""
-        finish_cancelled(self._store, JobKeys(manifest.job))
+    def job_cancelled(self, run: StageRun) -> None:
+        """Write the report of a job with a tombstone; who put that may have died in between.
+
+        Called by a repair: so may a finalizer, between what it wrote and its look.
+        """
+        keys = JobKeys(run.manifest.job)
+        finish_cancelled(self._store, keys)
+        if run.stage.kind is StageKind.FINAL:
+            from lambdamr_runtime.outputs import withdraw  # few jobs have one
+
+            withdraw(self._store, keys, again=True)
 
     def job_ended(self, manifest: Manifest) -> None:
         """Write the report of a job whose stages are all complete."""
@@ -257,7 +289,7 @@ class Barrier:
         for group in range(run.plan.groups):
             key = run.keys.group(group)
             body = unstamped(self._store.get(key), key)[1]
-            if run.stage.kind is StageKind.MAP:
+            if run.stage.partitions:
                 from lambdamr_runtime.shuffle import column_span  # as above
 
                 start, length = column_span(_tasks_in(run, group), run.stage.partitions - 1)
@@ -295,7 +327,7 @@ class Barrier:
             raise CorruptObject(f"{key} is not a failure marker: {error}") from error
 
 
-_OURS = frozenset({StageKind.MAP, StageKind.REDUCE})
+_OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
 """Stages whose values are records of ours; others are the user's, and may not load here."""
 
 
@@ -331,7 +363,10 @@ def _tasks_in(run: StageRun, group: int) -> int:
 
 def _totals_of(value: object) -> Totals:
     from lambdamr_runtime.mapreduce import Mapped, Reduced  # as above
+    from lambdamr_runtime.outputs import Placed
 
+    if isinstance(value, Placed):
+        return Totals(file_pairs=value.pairs, file_bytes=value.size)
     if isinstance(value, Mapped):
         return Totals(
             bytes_read=value.bytes_read,
@@ -339,6 +374,12 @@ def _totals_of(value: object) -> Totals:
             emitted=value.emitted,
             bad_records=value.bad_records,
             pairs_written=sum(piece.pairs for piece in value.slices),
+            output_pairs=value.emitted if value.part else 0,
+            output_bytes=value.size,
+            **_of_file(value.file),
+            spilled_runs=value.spilled_runs,
+            spilled_bytes=value.spilled_bytes,
+            **_seconds(value.phases),
         )
     if isinstance(value, Reduced):
         return Totals(
@@ -346,19 +387,40 @@ def _totals_of(value: object) -> Totals:
             keys=value.keys,
             output_pairs=value.output_pairs,
             output_bytes=value.size,
+            **_of_file(value.file),
+            spilled_bytes=value.spilled_bytes,
+            **_seconds(value.phases),
         )
     return Totals()
 
 
+def _of_file(file: "Written | None") -> dict[str, Any]:
+    """Any: ints, which Totals has beside floats."""
+    return {} if file is None else {"file_pairs": file.pairs, "file_bytes": file.size}
+
+
+def _seconds(phases: "Phases") -> dict[str, Any]:
+    """Any: floats, which Totals has beside ints."""
+    return {f"{name}_s": getattr(phases, name) for name in phases.__slots__}
+
+
 def _receipt_mismatch(manifest: Manifest, stages: Sequence[Totals]) -> str:
     """Return how written and read differ, or "" where every receipt balances."""
-    for stage, totals, following in zip(manifest.stages, stages, stages[1:], strict=False):
+    for index, (stage, totals) in enumerate(zip(manifest.stages, stages, strict=False)):
+        if stage.kind is StageKind.FINAL:
+            made = stages[index - 1]
+            if (totals.file_pairs, totals.file_bytes) != (made.file_pairs, made.file_bytes):
+                return (
+                    f"Receipts differ: tasks wrote {made.file_pairs} pairs, {made.file_bytes} "
+                    f"bytes of output, placed were {totals.file_pairs}, {totals.file_bytes} bytes."
+                )
         if stage.kind is not StageKind.MAP:
             continue
-        if totals.pairs_written != following.pairs_read:
+        read = stages[index + 1].pairs_read if stage.partitions else totals.pairs_written
+        if totals.pairs_written != read:
             return (
                 f"Receipts differ: map tasks wrote {totals.pairs_written} pairs, reduce tasks "
-                f"read {following.pairs_read}."
+                f"read {read}."
             )
         if not totals.failed and totals.bytes_read != stage.input_bytes:
             return (

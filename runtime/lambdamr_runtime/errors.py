@@ -22,7 +22,8 @@ LambdamrError
 └── InvalidPairs
     ├── UnstableKey            a key without a canonical form
     ├── BadKey                 a key that cannot be one (unhashable)
-    └── DuplicateKey           a key that a result has twice
+    ├── DuplicateKey           a key that a result has twice
+    └── UnwritablePair         a pair that the output's format cannot hold
 
 An exception of the user's function comes back as itself, with `RemoteTraceback` as its cause.
 Wrong arguments are ValueError and TypeError, a timeout of the caller is TimeoutError, a cancelled
@@ -54,6 +55,7 @@ __all__ = [
     "TaskOutOfMemory",
     "TaskTimeout",
     "UnstableKey",
+    "UnwritablePair",
 ]
 
 
@@ -147,6 +149,10 @@ class BadKey(InvalidPairs):
 
 class DuplicateKey(InvalidPairs):
     """A reducer yielded one key twice, so a dict cannot hold the result; use `job.items()`."""
+
+
+class UnwritablePair(InvalidPairs):
+    """A pair that the format of the output cannot hold; the message names it, and the way out."""
 
 
 class RemoteTraceback(Exception):

@@ -1,11 +1,13 @@
 """The name of every object that lambdamr stores, relative to the root.
 
 functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
+                                     jobs/{job}/placed · withdrawn
 data/{sha}                           jobs/{job}/{stage}/args
 shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
     {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}/{attempt}.{execution}
 jobs/{job}/output/                   jobs/{job}/{stage}/results/{chunk}.{execution}
-    part-{partition}.{execution}     jobs/{job}/{stage}/launched/{lo}-{hi}
+    part-{partition}.{execution}[.{format}]
+                                     jobs/{job}/{stage}/launched/{lo}-{hi}
                                      jobs/{job}/{stage}/groups/{group} · failed/{chunk}
                                      jobs/{job}/{stage}/done · next
 """
@@ -143,6 +145,16 @@ class JobKeys:
         return f"{self.prefix}report.json"
 
     @property
+    def placed(self) -> str:
+        """What the finalizer is about to write under output=."""
+        return f"{self.prefix}placed"
+
+    @property
+    def withdrawn(self) -> str:
+        """That has been removed again."""
+        return f"{self.prefix}withdrawn"
+
+    @property
     def shuffle_prefixes(self) -> tuple[str, ...]:
         return tuple(f"shuffle/{digit:x}/{self.job}/" for digit in range(16))
 
@@ -151,6 +163,10 @@ class JobKeys:
 
     def part(self, partition: int, execution: str) -> str:
         return f"{self.prefix}output/part-{partition:05d}.{execution}"
+
+    def file(self, partition: int, execution: str, suffix: str) -> str:
+        """The same pairs in the format of output=."""
+        return f"{self.part(partition, execution)}{suffix}"
 
 
 def last_number(key: str) -> int:

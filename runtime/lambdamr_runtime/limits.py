@@ -13,6 +13,9 @@ EVENT_BYTES = 64 * KIB
 LIST_PAGE = 1000
 """Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
 
+PLANNED_MEMORY_MB = 1769
+"""Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
+
 # --- what travels inline, what is stored ------------------------------------------------------
 INLINE_BYTES = 32 * KIB
 """A job whose functions and arguments together stay below this carries them in job.json and the

@@ -18,9 +18,10 @@ bytes out; offsets of an index count from its first byte, behind any stamp.
 import pickle
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, islice
+from itertools import accumulate
 from typing import Any
 
 from lambdamr_runtime.canonical import natural_shape
@@ -31,6 +32,13 @@ MAGIC = b"LMR1"
 BLOCK_PAIRS = 4096
 """Values per block unless told: blocks of small pairs come to some 50 KiB, and a merge of
 hundreds of slices holds one block of each."""
+
+BLOCK_BYTES = 128 * 1024
+"""Blocks are cut so that they come to at most about so many bytes."""
+
+FIRST_BLOCK_PAIRS = 4
+"""Values of the first block, whose size says how many the next ones may have: a megabyte each, or
+twenty bytes. A task's later runs begin with what its earlier ones have learnt."""
 
 _SLICE = struct.Struct("<I8sQQQI")
 _HEADER = struct.Struct("<4sIIQII8sIHH")
@@ -52,6 +60,9 @@ NO_EXECUTION = "0" * 16
 
 Group = tuple[Any, list[Any]]
 """A key and its values, in (task, position) order. Any: the user's own types."""
+
+Content = tuple[list[Any], list[int] | None, list[Any]]
+"""What a block holds: keys, how many values each has (None: one), and all values in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +142,126 @@ class Block:
     "" where keys need `canonical`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A block in the making: keys, how many values each has, and the values in their order."""
-
-    keys: list[Any]
-    counts: list[int]
-    values: list[Any]
-
-
 def missing_slice(task: int, execution: str = NO_EXECUTION) -> Slice:
     """Return the row of a task that has nothing for a partition."""
     return Slice(task, execution, 0, 0, 0, 0)
+
+
+class BlockWriter:
+    """Cuts sorted groups into blocks, and pickles and writes one after the other.
+
+    Holds no more than the block that is being filled. Blocks are kept near BLOCK_BYTES, however
+    large the values are: a merge holds one of each of its runs.
+
+    Args:  write: takes the bytes of each block. dumps: pickles by value what plain pickle cannot,
+           or would write as a reference to `__main__`. shape: of the keys, as `natural_shape`.
+           block_pairs: most values in a block, >= 1. first_pairs: of the first block. offset:
+           of the first block.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        dumps: Callable[[object], bytes],
+        *,
+        shape: Callable[[Collection[object]], str] = natural_shape,
+        block_pairs: int = BLOCK_PAIRS,
+        first_pairs: int = FIRST_BLOCK_PAIRS,
+        offset: int = 0,
+    ) -> None:
+        if block_pairs < 1:
+            raise ValueError(f"block_pairs must be >= 1, got {block_pairs}")
+        self._write = write
+        self._dumps = dumps
+        self._shape = shape
+        self._most = block_pairs
+        self._limit = min(block_pairs, first_pairs)
+        self._offset = offset
+        self._keys: list[Any] = []
+        self._counts: list[int] = []
+        self._values: list[Any] = []
+        self.blocks: list[Block] = []
+        """What is written; complete after `close`."""
+
+    @property
+    def next_pairs(self) -> int:
+        """How many values the next block may have, by the sizes so far."""
+        return self._limit
+
+    def add(self, keys: Sequence[Any], counts: Sequence[int] | None, values: Sequence[Any]) -> None:
+        """Append groups: *counts* says how many of *values* each key has, None: one each.
+
+        A key may go on in the next call, or come again with equal rank.
+        """
+        if counts is None:
+            self._add_single(keys, values)
+        else:
+            self._add_several(keys, counts, values)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._values:
+            self._emit()
+
+    def _add_single(self, keys: Sequence[Any], values: Sequence[Any]) -> None:
+        at = 0
+        while at < len(keys):
+            stop = at + self._limit - len(self._values)
+            self._keys += keys[at:stop]
+            self._counts += [1] * (len(self._keys) - len(self._counts))
+            self._values += values[at:stop]
+            at = stop
+            if len(self._values) >= self._limit:
+                self._emit()
+
+    def _add_several(
+        self, keys: Sequence[Any], counts: Sequence[int], values: Sequence[Any]
+    ) -> None:
+        ends = list(accumulate(counts))
+        key = taken = 0
+        while key < len(keys):
+            most = taken + self._limit - len(self._values)
+            whole = bisect_right(ends, most, key)  # keys [key, whole) fit
+            stop = ends[whole - 1] if whole > key else min(most, ends[key])
+            first = ends[key] - taken if whole > key else stop - taken
+            last = max(whole, key + 1)
+            self._keys += keys[key:last]
+            self._counts += [first, *counts[key + 1 : last]]
+            self._values += values[taken:stop]
+            taken, key = stop, whole
+            if len(self._values) >= self._limit or whole < len(keys):
+                self._emit()
+
+    def _emit(self) -> None:
+        payload = self._encoded()
+        row = Block(
+            self._offset,
+            len(payload),
+            len(self._values),
+            len(self._keys),
+            zlib.crc32(payload),
+            _short(self._shape(self._keys)),
+        )
+        self._write(payload)
+        self.blocks.append(row)
+        self._offset += row.length
+        fitting = BLOCK_BYTES * row.pairs // row.length
+        self._limit = max(1, min(self._most, 2 * self._limit, fitting))
+        self._keys, self._counts, self._values = [], [], []
+
+    def _encoded(self) -> bytes:
+        """Pickle keys, counts and values side by side: a third of the time of pairs of lists.
+
+        Counts are None where every key has one value, as after combining.
+        """
+        several = len(self._keys) < len(self._values)
+        content = (self._keys, self._counts if several else None, self._values)
+        try:
+            payload = pickle.dumps(content, protocol=5)
+        except Exception:  # pickle raises whatever __reduce__ raises; the serializer may manage
+            return self._dumps(content)
+        # A class of __main__ pickled by name would be looked up in the reader's own __main__.
+        return self._dumps(content) if b"__main__" in payload else payload
 
 
 def encode_slice(
@@ -152,32 +271,30 @@ def encode_slice(
     dumps: Callable[[object], bytes],
     block_pairs: int = BLOCK_PAIRS,
 ) -> bytes:
-    """Encode the pairs of one task for one partition.
+    """Encode the pairs of one task for one partition, in memory.
 
     Args:     grouped: (key, values), sorted by canonical key, no key twice; a key without values
-              leaves no trace. dumps: pickles by value what plain pickle cannot, or would
-              write as a reference to `__main__`. block_pairs: most values in a block, >= 1.
+              leaves no trace. dumps, block_pairs: as of BlockWriter.
     Returns:  the slice; `slice_of` makes its row.
     Raises:   ValueError: block_pairs < 1, or an execution that is not 16 hex digits.
               What *dumps* raises for a key or value that cannot be pickled.
     """
-    if block_pairs < 1:
-        raise ValueError(f"block_pairs must be >= 1, got {block_pairs}")
-    rows: list[bytes] = []
     payloads: list[bytes] = []
-    pairs = 0
-    for draft in _drafts(grouped, block_pairs):
-        payload = _encode_block(draft, dumps)
-        rows.append(_block_row(draft, payload))
-        payloads.append(payload)
-        pairs += len(draft.values)
-    return b"".join((_encode_front(identity, rows, pairs), *payloads))
+    writer = BlockWriter(payloads.append, dumps, block_pairs=block_pairs)
+    for key, values in grouped:
+        if values:
+            writer.add([key], [len(values)], values)
+    writer.close()
+    return b"".join((encode_front(identity, writer.blocks), *payloads))
 
 
-def slice_of(data: bytes, identity: SliceIdentity, offset: int) -> Slice:
-    """Return the index row of an encoded slice that lies at *offset* of its shuffle object."""
+def slice_of(data: bytes, identity: SliceIdentity, offset: int, length: int = 0) -> Slice:
+    """Return the index row of an encoded slice that lies at *offset* of its shuffle object.
+
+    Args:  data: the slice, or its front alone. length: of the slice; 0: that of *data*.
+    """
     _, checksum, _, pairs, *_ = _HEADER.unpack_from(data)
-    return Slice(identity.task, identity.execution, offset, len(data), pairs, checksum)
+    return Slice(identity.task, identity.execution, offset, length or len(data), pairs, checksum)
 
 
 def decode_slice(data: bytes, identity: SliceIdentity, row: Slice, source: str) -> Iterator[Group]:
@@ -190,6 +307,14 @@ def decode_slice(data: bytes, identity: SliceIdentity, row: Slice, source: str) 
               identity, pair count or a checksum differ. While iterating: what unpickling the
               user's keys and values raises.
     """
+    contents = decode_contents(data, identity, row, source)
+    return (group for content in contents for group in _groups(*content))
+
+
+def decode_contents(
+    data: bytes, identity: SliceIdentity, row: Slice, source: str
+) -> Iterator[Content]:
+    """Verify a whole slice, then yield what its blocks hold; as `decode_slice`, but faster."""
     if len(data) != row.length:
         raise _corrupt(source, identity, f"{len(data)} bytes long, {row.length} by the index")
     if not row.length:
@@ -197,7 +322,7 @@ def decode_slice(data: bytes, identity: SliceIdentity, row: Slice, source: str) 
     blocks = decode_front(data, identity, row, source)
     for block in blocks:
         _check_block(_part(data, block), block, source)
-    return (group for block in blocks for group in _groups(_part(data, block), block, source))
+    return (_content(_part(data, block), block, source) for block in blocks)
 
 
 def front_bytes(data: bytes, source: str) -> int:
@@ -240,13 +365,19 @@ def decode_front(
 
 
 def decode_block(data: bytes, block: Block, source: str) -> Iterator[Group]:
-    """Verify one block and yield its groups in order.
+    """Verify one block and yield its groups in order; raises as `decode_content`."""
+    return _groups(*decode_content(data, block, source))
+
+
+def decode_content(data: bytes, block: Block, source: str) -> Content:
+    """Verify one block and return what it holds.
 
     Args:    data: exactly the bytes of the block.
-    Raises:  CorruptObject: at the call, if length or checksum differ.
+    Raises:  CorruptObject: length, checksum or counts differ. What unpickling the user's keys
+             and values raises.
     """
     _check_block(data, block, source)
-    return _groups(data, block, source)
+    return _content(data, block, source)
 
 
 # --- group indexes ----------------------------------------------------------------------------
@@ -299,60 +430,12 @@ def _encode_column(column: Sequence[Slice]) -> bytes:
 # --- blocks -------------------------------------------------------------------------------------
 
 
-def _drafts(grouped: Iterable[Group], block_pairs: int) -> Iterator[_Draft]:
-    """Cut groups into blocks of at most *block_pairs* values."""
-    groups = (group for group in grouped if group[1])
-    while batch := list(islice(groups, block_pairs)):
-        counts = [len(values) for _, values in batch]
-        if sum(counts) > block_pairs:
-            yield from _cut(batch, block_pairs)
-        else:
-            values = list(chain.from_iterable(values for _, values in batch))
-            yield _Draft([key for key, _ in batch], counts, values)
+def _short(shape: str) -> str:
+    return shape if len(shape.encode()) <= _SHAPE_BYTES else ""
 
 
-def _cut(batch: Sequence[Group], block_pairs: int) -> Iterator[_Draft]:
-    """Fill one block after the other; a key may go on in the next."""
-    draft = _Draft([], [], [])
-    for key, values in batch:
-        taken = 0
-        while taken < len(values):
-            piece = values[taken : taken + block_pairs - len(draft.values)]
-            draft.keys.append(key)
-            draft.counts.append(len(piece))
-            draft.values.extend(piece)
-            taken += len(piece)
-            if len(draft.values) == block_pairs:
-                yield draft
-                draft = _Draft([], [], [])
-    if draft.values:
-        yield draft
-
-
-def _encode_block(draft: _Draft, dumps: Callable[[object], bytes]) -> bytes:
-    """Pickle keys, counts and values side by side: a third of the time of pairs of lists.
-
-    Counts are None where every key has one value, as after combining.
-    """
-    several = len(draft.keys) < len(draft.values)
-    content = (draft.keys, draft.counts if several else None, draft.values)
-    try:
-        payload = pickle.dumps(content, protocol=5)
-    except Exception:  # pickle raises whatever __reduce__ raises; the serializer may manage
-        return dumps(content)
-    # A class of __main__ pickled by name would be looked up in the reader's own __main__.
-    return dumps(content) if b"__main__" in payload else payload
-
-
-def _block_row(draft: _Draft, payload: bytes) -> bytes:
-    shape = natural_shape(draft.keys).encode()
-    return _BLOCK.pack(
-        len(payload),
-        len(draft.values),
-        len(draft.keys),
-        zlib.crc32(payload),
-        shape if len(shape) <= _SHAPE_BYTES else b"",
-    )
+def _block_row(block: Block) -> bytes:
+    return _BLOCK.pack(block.length, block.pairs, block.keys, block.checksum, block.shape.encode())
 
 
 def _decode_blocks(data: bytes, size: int) -> tuple[Block, ...]:
@@ -385,13 +468,17 @@ def _check_block(data: bytes | memoryview, block: Block, source: str) -> None:
         )
 
 
-def _groups(data: bytes | memoryview, block: Block, source: str) -> Iterator[Group]:
+def _content(data: bytes | memoryview, block: Block, source: str) -> Content:
     keys, counts, values = pickle.loads(data)
     if len(keys) != block.keys or len(values) != block.pairs:
         raise CorruptObject(
             f"{source}: the block at byte {block.offset} holds {len(keys)} keys and "
             f"{len(values)} pairs, its front says {block.keys} and {block.pairs}"
         )
+    return keys, counts, values
+
+
+def _groups(keys: list[Any], counts: list[int] | None, values: list[Any]) -> Iterator[Group]:
     if counts is None:
         yield from zip(keys, ([value] for value in values), strict=True)
         return
@@ -403,8 +490,11 @@ def _groups(data: bytes | memoryview, block: Block, source: str) -> Iterator[Gro
 # --- fronts ---------------------------------------------------------------------------------------
 
 
-def _encode_front(identity: SliceIdentity, rows: Sequence[bytes], pairs: int) -> bytes:
+def encode_front(identity: SliceIdentity, blocks: Sequence[Block]) -> bytes:
+    """Return what stands in front of the blocks of a slice, whose offsets do not matter."""
     job, stage = identity.job.encode(), identity.stage.encode()
+    rows = list(map(_block_row, blocks))
+    pairs = sum(block.pairs for block in blocks)
     size = _HEADER.size + len(job) + len(stage) + len(rows) * _BLOCK.size
     header = _HEADER.pack(
         MAGIC,

@@ -5,21 +5,29 @@ errors and the rule that every commit stands on: *read the winner*.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
+from lambdamr_runtime.limits import MIB
 
 STAMP_BYTES = 17
 """A created object begins with its execution id (16 hex digits) and a line feed."""
 
 CREATE_TRIES = 3
 """Conditional puts that store nothing and leave no winner, and the create is given up."""
+
+
+PART_BYTES = 8 * MIB
+"""Size of the parts of an upload: S3 takes 5 MiB to 5 GiB and 10,000 of them, so up to 80 GB."""
+
+PARTS_AT_ONCE = 2
+"""Parts of one upload in flight: one is filled while one is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,13 @@ class StoredObject:
     etag: str
     modified_s: float
     """Seconds since the epoch."""
+
+
+class Upload(Protocol):
+    """An object that is being written: it appears whole with `close`, or, dropped, not at all."""
+
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
 
 
 class Ranges(Protocol):
@@ -51,6 +66,9 @@ class Store(Ranges, Protocol):
 
     def get(self, key: str) -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
+    def put_stream(self, key: str, parts: Iterable[bytes]) -> int: ...
+    def upload(self, key: str) -> Upload: ...
+    def copy(self, source: str, target: str) -> None: ...
     def create(self, key: str, data: bytes, execution: str) -> bool: ...
     def exists(self, key: str) -> bool: ...
     def head(self, key: str) -> StoredObject: ...
@@ -95,6 +113,46 @@ class ObstoreStore:
             obstore.put(self._backend, key, data)
         except (BaseError, OSError) as error:
             raise self._mapped(error, "write", key) from error
+
+    def put_stream(self, key: str, parts: Iterable[bytes]) -> int:
+        """Write an object that may be larger than memory, and return its size.
+
+        *parts* may use this store. The object appears whole, when all parts are taken, or not at
+        all: what *parts* raises is raised here as it is, and the upload is given up (on S3 the
+        bucket's lifecycle rule removes its parts). What fits in one part is put with one request.
+        """
+        upload = self.upload(key)
+        size = 0
+        for part in parts:
+            upload.write(part)
+            size += len(part)
+        upload.close()
+        return size
+
+    def upload(self, key: str) -> Upload:
+        """Begin an object that may be larger than memory; what fits in one part is one request."""
+        writer = obstore.open_writer(
+            self._backend, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+        )
+
+        def upload(act: Callable[..., object], *data: bytes) -> None:
+            try:
+                act(*data)
+            except (BaseError, OSError) as error:
+                raise self._mapped(error, "write", key) from error
+
+        return _Upload(writer, upload)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object within the store, over an older one: no byte passes through here.
+
+        Not for a local directory: there a copy is a second link to the same file, and obstore
+        leaves another one behind when it is repeated.
+        """
+        try:
+            obstore.copy(self._backend, source, target)
+        except (BaseError, OSError) as error:
+            raise self._mapped(error, "copy", source) from error
 
     def create(self, key: str, data: bytes, execution: str) -> bool:
         """Write the object unless it is there already, and say whether this execution won.
@@ -174,6 +232,22 @@ class ObstoreStore:
     def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
         reason = str(error).partition("\n\nDebug source")[0]
         return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """Upload through an obstore writer."""
+
+    writer: Any
+    """Any: obstore does not export its class."""
+    upload: Callable[..., None]
+    """Calls a method of the writer, its errors mapped to ours."""
+
+    def write(self, data: bytes) -> None:
+        self.upload(self.writer.write, data)
+
+    def close(self) -> None:
+        self.upload(self.writer.close)
 
 
 def open_store(root: str) -> ObstoreStore:

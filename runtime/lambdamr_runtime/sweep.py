@@ -39,10 +39,10 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
 
 
 def _current_stage(store: Store, manifest: Manifest) -> StageRun:
-    """Return the first stage whose successor has not been launched, or the last one."""
+    """Return the first stage with tasks whose successor has not been launched, or the last one."""
     for index in range(len(manifest.stages) - 1):
         run = StageRun.of(manifest, index)
-        if not store.exists(run.keys.next):
+        if run.stage.tasks and not store.exists(run.keys.next):
             return run
     return StageRun.of(manifest, len(manifest.stages) - 1)
 

@@ -52,6 +52,8 @@ class StageKind(enum.StrEnum):
     """One split each; makes a shuffle object."""
     REDUCE = "reduce"
     """One partition each; makes an output part."""
+    FINAL = "final"
+    """One task; puts the files of the stage before where the user wants them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,9 @@ class Stage:
     same_failures: bool = False
     """End the stage when its first SAME_FAILURES chunks all fail alike."""
     partitions: int = 0
-    """MAP: partitions of every shuffle object."""
+    """MAP: partitions of every shuffle object; 0 where its tasks write the output parts."""
+    memory_mb: int = 0
+    """Memory of a worker, as planned; MiB. 0: PLANNED_MEMORY_MB."""
     input_bytes: int = 0
     """MAP: bytes of all input objects, for the receipt."""
 
@@ -101,6 +105,11 @@ class Manifest:
     owner: str = ""
     """Local backend: the executor whose workers run the job."""
     python: str = PYTHON_VERSION
+
+    @property
+    def ends_with_report(self) -> bool:
+        """Whether the job is over with its report alone: a map_reduce, or any of several stages."""
+        return len(self.stages) > 1 or self.stages[0].kind is StageKind.MAP
 
     def encode(self) -> bytes:
         record = asdict(self)

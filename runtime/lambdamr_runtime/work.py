@@ -36,6 +36,11 @@ class TaskEnv:
         return StageKeys(self.manifest.job, self.manifest.stages[index].name)
 
     @property
+    def memory_mb(self) -> int:
+        """Memory of the worker, MiB, as it was planned."""
+        return self.stage.memory_mb
+
+    @property
     def source(self) -> Stage:
         """The stage before."""
         return self.manifest.stages[self.index - 1]

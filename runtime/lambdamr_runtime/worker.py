@@ -93,7 +93,7 @@ class Worker:
             event = repaired
         if self._is_stale(event) and self._is_cancelled(run):
             if event.repair:
-                self._barrier.job_cancelled(run.manifest)
+                self._barrier.job_cancelled(run)
             return None
         self._launch_children(run, event)
         return self._run_lane(run, event)

@@ -1,0 +1,390 @@
+"""How fast the engine is: map_reduce against hand-written programs, in one run on one machine.
+
+    python -m benchmarks.engine [--only NAME] [--mb 64] [--rounds 5] [--large] [--json FILE]
+
+A reference is the program that somebody would write by hand: two processes, each with a dictionary
+over half of the file, and a merge in the parent. Reference and lambdamr take turns, and a ratio is
+that of two medians. The exit status is 1 if a target is missed.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lambdamr
+from lambdamr import reducers
+
+WORKERS = 2
+MIB = 1 << 20
+NOVEL = Path(__file__).resolve().parent.parent / "examples/data/pride_and_prejudice.txt"
+KEYS_PER_MB = 2_110
+"""540,000 keys in 256 MB."""
+
+LARGE_WORKER_MB = 256
+LARGE_PAIRS = 20_000_000
+LARGE_KEYS = 4_000_000
+HOT_VALUES = 1_000_000
+HOT_VALUE_BYTES = 1_000
+LARGE_TASKS = 16
+
+
+@dataclass(slots=True)
+class Result:
+    """One line of the table."""
+
+    title: str
+    unit: str
+    target: str
+    bound: float
+    """What `figure` must not be above."""
+    ours: list[float] = field(default_factory=list)
+    reference: list[float] = field(default_factory=list)
+    """Of the hand-written program; empty where the bound is absolute."""
+    note: str = ""
+
+    @property
+    def figure(self) -> float:
+        """The ratio of the medians, or the median itself."""
+        mine = statistics.median(self.ours)
+        return mine / statistics.median(self.reference) if self.reference else mine
+
+    @property
+    def ok(self) -> bool:
+        return self.figure <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how much is measured."""
+
+    folder: Path
+    mb: int
+    rounds: int
+    executor: lambdamr.Executor
+
+    def words(self) -> Path:
+        """Return a text of that many MB."""
+        path = self.folder / "words.txt"
+        if not path.exists():
+            novel = NOVEL.read_bytes()
+            path.write_bytes(novel * (self.mb * MIB // len(novel) + 1))
+        return path
+
+    def rows(self) -> Path:
+        """Return a CSV of that many MB: nine columns, the third is the key."""
+        path = self.folder / "rows.csv"
+        if not path.exists():
+            chosen = random.Random(1)
+            with path.open("w") as file:
+                while file.tell() < self.mb * MIB:
+                    file.write("".join(_row(chosen, self.mb) for _ in range(1000)))
+        return path
+
+
+def _row(chosen: random.Random, mb: int) -> str:
+    key = chosen.randrange(mb * KEYS_PER_MB)
+    return (
+        f"{chosen.randrange(10**9)},2026-01-{chosen.randrange(28) + 1:02d},user{key:07d},"
+        f"{chosen.random() * 100:.2f},DE,web,{chosen.randrange(100)},ok,{chosen.randrange(10**6)}\n"
+    )
+
+
+# --- the programs of the user ---------------------------------------------------------------------
+def count_words(line: str) -> Iterator[tuple[str, int]]:
+    for word in line.split():
+        yield word, 1
+
+
+def sum_column(line: str) -> Iterator[tuple[str, float]]:
+    fields = line.split(",")
+    yield fields[2], float(fields[3])
+
+
+def nothing(_: str) -> Iterator[Any]:
+    return
+    yield
+
+
+def generate(task: int) -> Iterator[tuple[int, int]]:
+    number = task * 7919 + 1
+    for value in range(LARGE_PAIRS // LARGE_TASKS):
+        number = (number * 1_103_515_245 + 12_345) & 0x7FFF_FFFF
+        yield number % LARGE_KEYS, value
+
+
+def generate_hot(task: int) -> Iterator[tuple[str, bytes]]:
+    for value in range(HOT_VALUES // LARGE_TASKS):
+        yield "hot", b"%d/%d" % (task, value) + b"x" * HOT_VALUE_BYTES
+
+
+def total(_: Any, values: Iterator[int]) -> int:
+    return sum(values)
+
+
+def total_bytes(_: Any, values: Iterator[bytes]) -> int:
+    return sum(map(len, values))
+
+
+# --- the same by hand -----------------------------------------------------------------------------
+def _lines(path: str, lo: int, hi: int) -> Iterator[str]:
+    """Yield the lines that begin in [lo, hi)."""
+    with open(path, "rb") as file:
+        if lo:
+            file.seek(lo - 1)
+            file.readline()
+        at = file.tell()
+        while at < hi:
+            lines = file.readlines(min(1 << 16, hi - at))
+            at = file.tell()
+            for line in lines:
+                yield line.decode()
+
+
+def _counted(part: tuple[str, int, int]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for line in _lines(*part):
+        counts.update(line.split())
+    return counts
+
+
+def _summed(part: tuple[str, int, int]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for line in _lines(*part):
+        fields = line.split(",")
+        key = fields[2]
+        sums[key] = sums.get(key, 0.0) + float(fields[3])
+    return sums
+
+
+def _by_hand(work: Callable[[tuple[str, int, int]], Any], path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    cuts = [size * part // WORKERS for part in range(WORKERS + 1)]
+    parts = [(str(path), lo, hi) for lo, hi in pairwise(cuts)]
+    with multiprocessing.Pool(WORKERS) as pool:
+        first, *others = pool.map(work, parts, 1)
+    for other in others:
+        for key, value in other.items():
+            first[key] = first.get(key, 0) + value
+    return dict(first)
+
+
+# --- what is measured -----------------------------------------------------------------------------
+def word_count(setting: Setting) -> Result:
+    """A pair per word, reducers.sum, against two processes with a Counter each."""
+    result = Result(f"word count, {setting.mb} MB", "s", "<= 1.3 x hand-written", 1.3)
+    _take_turns(setting, result, count_words, setting.words(), _counted)
+    return result
+
+
+def sum_by_key(setting: Setting) -> Result:
+    """One column of nine by the key in another, against two processes with a dictionary each."""
+    result = Result(f"sum by key, {setting.mb} MB CSV", "s", "<= 1.4 x hand-written", 1.4)
+    _take_turns(setting, result, sum_column, setting.rows(), _summed)
+    return result
+
+
+def per_record(setting: Setting) -> Result:
+    """What a record costs beside reading it: a mapper that yields nothing, and a bare loop."""
+    result = Result("framework per record", "us", "<= 0.25 us", 0.25)
+    source = lambdamr.lines(str(setting.words()), split_bytes=setting.mb * MIB * 2)
+    for _ in range(setting.rounds):
+        (future,) = setting.executor.map(_bare_and_engine, [source])
+        result.ours.append(future.result())
+    return result
+
+
+def _bare_and_engine(source: Any) -> float:
+    """Return the microseconds per record that Map takes over a loop that calls the mapper."""
+    from itertools import chain, islice
+
+    from lambdamr_runtime.pairs import mapped
+    from lambdamr_runtime.store import open_store
+
+    def seconds(consume: Callable[[Any], object]) -> tuple[float, int]:
+        count = 0
+        began = time.perf_counter()
+        for split in chain.from_iterable(source.tasks(1, 10_000)):
+            stream = source.reader.read(split, open_store(split.root))
+            consume(chain.from_iterable(stream.batches()))
+            count += stream.records
+        return time.perf_counter() - began, count
+
+    def bare(records: Any) -> None:
+        for _ in records:
+            pass
+
+    def engine(records: Any) -> None:
+        stream, _ = mapped((nothing,), records)
+        while list(islice(stream, 512)):
+            pass
+
+    loop, count = seconds(bare)
+    ours, _ = seconds(engine)
+    return (ours - loop) / count * 1e6
+
+
+def small_job(setting: Setting) -> Result:
+    """What a job costs that has next to nothing to do: planning, launches, barrier, report."""
+    result = Result("map_reduce of 8 items", "ms", "<= 100 ms", 100.0)
+    for _ in range(4 * setting.rounds):
+        began = time.perf_counter()
+        setting.executor.map_reduce(lambda n: [(n, n)], range(8), reducers.sum).result()
+        result.ours.append((time.perf_counter() - began) * 1000)
+    return result
+
+
+def group_plain(setting: Setting) -> Result:
+    """20 million pairs, 4 million keys, a plain reducer, workers of 256 MB."""
+    return _large(setting, "group 20 M pairs, plain", 65.0, generate, total)
+
+
+def group_sum(setting: Setting) -> Result:
+    """The same with reducers.sum."""
+    return _large(setting, "group 20 M pairs, sum", 31.0, generate, reducers.sum)
+
+
+def hot_key(setting: Setting) -> Result:
+    """One key with 1 GB of values, streamed."""
+    return _large(setting, "one key of 1 GB", 60.0, generate_hot, total_bytes)
+
+
+def _large(setting: Setting, title: str, bound: float, mapper: Any, reducer: Any) -> Result:
+    result = Result(f"{title}, {LARGE_WORKER_MB} MB", "s", f"<= {bound:.0f} s", bound)
+    with lambdamr.Executor(
+        workers=WORKERS,
+        memory_mb=LARGE_WORKER_MB,
+        progress=False,
+        root=str(setting.folder / "large"),
+    ) as executor:
+        began = time.perf_counter()
+        job = executor.map_reduce(mapper, range(LARGE_TASKS), reducer, reducers=4)
+        pairs = sum(1 for _ in job.items())
+        result.ours.append(time.perf_counter() - began)
+        futures = (*job.map_futures, *job.reduce_futures)
+        peak = max(future.stats.peak_mb for future in futures)
+        spilled = sum(totals.spilled_bytes for totals in job.report().stages.values())
+        result.note = f"{pairs:,} keys, worker peak {peak:.0f} MB, spilled {spilled / 1e6:,.0f} MB"
+    return result
+
+
+WORKS: dict[str, Callable[[Setting], Result]] = {
+    "word-count": word_count,
+    "sum-by-key": sum_by_key,
+    "per-record": per_record,
+    "small-job": small_job,
+}
+LARGE_WORKS: dict[str, Callable[[Setting], Result]] = {
+    "group-plain": group_plain,
+    "group-sum": group_sum,
+    "hot-key": hot_key,
+}
+
+
+def _take_turns(
+    setting: Setting, result: Result, mapper: Any, path: Path, work: Callable[..., Any]
+) -> None:
+    for _ in range(setting.rounds):
+        began = time.perf_counter()
+        expected = _by_hand(work, path)
+        between = time.perf_counter()
+        job = setting.executor.map_reduce(mapper, str(path), reducers.sum)
+        found = job.result()
+        ended = time.perf_counter()
+        result.reference.append(between - began)
+        result.ours.append(ended - between)
+        if found.keys() != expected.keys():
+            raise SystemExit(f"{result.title}: {len(found)} keys, by hand {len(expected)}")
+    phases = job.report().stages["map"]
+    result.note = (
+        f"map tasks {phases.task_seconds:.1f} s: read {phases.read_s:.1f}, map {phases.map_s:.1f}, "
+        f"combine {phases.combine_s:.1f}, sort {phases.sort_s:.1f}, write {phases.write_s:.1f}"
+    )
+
+
+def table(results: list[Result]) -> str:
+    """Return the results as text."""
+    rows = [("work", "lambdamr", "by hand", "ratio", "target", "ok?", "")]
+    for result in results:
+        by_hand = statistics.median(result.reference) if result.reference else None
+        rows.append(
+            (
+                result.title,
+                f"{statistics.median(result.ours):.2f} {result.unit}",
+                f"{by_hand:.2f} {result.unit}" if by_hand else "",
+                f"{result.figure:.2f}" if by_hand else "",
+                result.target,
+                "yes" if result.ok else "NO",
+                result.note,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def main() -> int:
+    options = _parse_options()
+    works = {**WORKS, **LARGE_WORKS} if options.large or options.only else WORKS
+    results: list[Result] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="lambdamr-bench-") as folder,
+        lambdamr.Executor(
+            workers=WORKERS, progress=False, root=os.path.join(folder, "jobs")
+        ) as executor,
+    ):
+        executor.map(abs, range(WORKERS * 8)).result()
+        setting = Setting(Path(folder), options.mb, options.rounds, executor)
+        for name in options.only or works:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            results.append(works[name](setting))
+    print(table(results))
+    client = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"client peak {client:.0f} MB")
+    if options.json:
+        machine = {"cores": os.cpu_count(), "python": platform.python_version()}
+        document = {
+            "machine": machine,
+            "results": [{**asdict(result), "ok": result.ok} for result in results],
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(result.ok for result in results) else 1
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine",
+        description="Measure map_reduce against hand-written programs.",
+    )
+    names = ", ".join((*WORKS, *LARGE_WORKS))
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=(*WORKS, *LARGE_WORKS),
+        metavar="NAME",
+        help=f"measure this alone; may be repeated ({names})",
+    )
+    parser.add_argument("--mb", type=int, default=64, help="size of the inputs (64)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each pair (3)")
+    parser.add_argument("--large", action="store_true", help="and what outgrows a worker's memory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

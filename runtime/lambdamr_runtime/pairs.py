@@ -1,0 +1,133 @@
+"""From mappers to batches of (key, value) pairs, without a Python frame per pair of our own."""
+
+from collections.abc import Callable, Iterable, Iterator
+from inspect import CO_GENERATOR
+from itertools import chain, islice
+from types import GeneratorType
+from typing import Any, NoReturn
+
+from lambdamr_runtime.errors import BadKey, InvalidPairs
+from lambdamr_runtime.reducers import Reducer, States
+
+CHAINED_PAIRS = 64
+"""Pairs of one mapper that are checked together before the next mapper gets them."""
+
+Pair = tuple[Any, Any]
+Mapper = Callable[[Any], Any]
+
+
+def mapped(mappers: Iterable[Mapper], records: Iterable[Any]) -> tuple[Iterator[Any], Mapper]:
+    """Return the stream of what the last mapper yields, not checked yet, and that mapper.
+
+    Mappers are fused: each one gets every pair of the one before it as its record. Between a
+    generator's yield and the stream there is C code only.
+    """
+    stream: Iterator[Any] = iter(records)
+    before: Mapper | None = None
+    for mapper in mappers:
+        if before is not None:
+            stream = chain.from_iterable(pair_batches(stream, before, lambda: CHAINED_PAIRS))
+        call = mapper if _is_generator_function(mapper) else _returning(mapper)
+        stream = chain.from_iterable(map(call, stream))
+        before = mapper
+    if before is None:
+        raise ValueError("there is no mapper")
+    return stream, before
+
+
+def checked(batch: list[Any], fn: Callable[..., Any]) -> list[Pair]:
+    """Return the batch, all of it pairs: tuples of two, that is, as far as the kind tells.
+
+    A string of two characters would unpack as well, so kinds are looked at; lengths are left to
+    who unpacks (see `refuse`).
+
+    Raises:  InvalidPairs: one is no pair.
+    """
+    if list(map(type, batch)).count(tuple) == len(batch):
+        return batch
+    return [pair if type(pair) is tuple else as_pair(pair, fn) for pair in batch]
+
+
+def pair_batches(
+    stream: Iterator[Any], fn: Callable[..., Any], step: Callable[[], int]
+) -> Iterator[list[Pair]]:
+    """Yield what *fn* yielded in batches of step() pairs, checked to the last of them."""
+    while batch := list(islice(stream, step())):
+        pairs = checked(batch, fn)
+        if set(map(len, pairs)) != {2}:
+            pairs = [as_pair(pair, fn) for pair in pairs]
+        yield pairs
+
+
+def as_pair(pair: object, fn: Callable[..., Any]) -> Pair:
+    """Return a pair that may be a list or a namedtuple.
+
+    Raises:  InvalidPairs: it is none.
+    """
+    if isinstance(pair, (tuple, list)) and len(pair) == 2:
+        return pair[0], pair[1]
+    raise InvalidPairs(f"{name_of(fn)} yielded {shown(pair)}, which is no (key, value) pair.")
+
+
+def add(combine: Reducer, states: States, batch: list[Pair], fn: Mapper) -> None:
+    """Add pairs to the dictionary.
+
+    Raises:  InvalidPairs: a tuple is not of two. BadKey: a key is not hashable. What the values'
+             own methods raise.
+    """
+    try:
+        combine.add(states, batch)
+    except (TypeError, ValueError) as error:
+        _refuse(batch, fn, error)
+
+
+def _refuse(batch: list[Pair], fn: Mapper, error: Exception) -> NoReturn:
+    """Raise what is wrong with a batch, or *error* if it is not to be seen in the pairs."""
+    for pair in batch:
+        key, _ = as_pair(pair, fn)
+        try:
+            hash(key)
+        except TypeError as unhashable:
+            raise BadKey(f"{shown(key)} cannot be a key: {unhashable}.") from unhashable
+    raise error
+
+
+def _is_generator_function(fn: Mapper) -> bool:
+    flags = getattr(getattr(fn, "__code__", None), "co_flags", 0)
+    return bool(flags & CO_GENERATOR)
+
+
+def _returning(mapper: Mapper) -> Mapper:
+    """Return the mapper with its result looked at: a list of pairs, a dict or an iterator."""
+
+    def call(record: Any) -> Iterable[Any]:
+        try:
+            result = mapper(record)
+        except StopIteration as error:  # would end the stream, and the rest be lost
+            raise RuntimeError(f"{name_of(mapper)} raised StopIteration") from error
+        kind = type(result)
+        if kind is list or kind is GeneratorType:
+            return result  # type: ignore[no-any-return]  # a list of whatever, or a generator
+        return _pairs_in(result, mapper)
+
+    return call
+
+
+def _pairs_in(result: Any, mapper: Mapper) -> Iterable[Any]:
+    if isinstance(result, dict):
+        return result.items()
+    if result is None or isinstance(result, (str, bytes)) or not hasattr(result, "__iter__"):
+        raise InvalidPairs(
+            f"{name_of(mapper)} returned {shown(result)}. A mapper yields (key, value) pairs, "
+            "or returns a list of pairs or a dict; an empty list for none."
+        )
+    return result  # type: ignore[no-any-return]  # it can be iterated
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return f"{text[:80]}{'…' if len(text) > 80 else ''} ({type(value).__name__})"
