@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
-def _no_task_after_the_test() -> Iterator[None]:
-    """Code after a test does not run inside a task."""
+def _no_worker_afterwards() -> Iterator[None]:
+    """The tests that follow are clients again."""
     yield
     context.enter(None)
 
