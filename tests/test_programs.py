@@ -636,7 +636,7 @@ class TestImport:
         classes = {"Data", "Future", "Futures", "Job", "JobReport", "TaskStats"}
         from lambdamr_runtime import errors
 
-        public = calls | inputs | classes | set(errors.__all__) | {"__version__"}
+        public = calls | inputs | classes | set(errors.__all__) | {"__version__", "reducers"}
         assert set(lambdamr.__all__) == public
         assert lambdamr.__all__ == sorted(lambdamr.__all__)
         assert dir(lambdamr) == sorted(lambdamr.__all__)
