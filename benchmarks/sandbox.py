@@ -58,10 +58,14 @@ class _Unwatched:
         return 0.0
 
 
-class _Nobody:
-    """Surroundings of a worker that launches nothing."""
+class _Queue:
+    """Surroundings of a worker whose lanes, as in the local pool, take turns."""
 
-    def invoke(self, event: bytes) -> None: ...
+    def __init__(self) -> None:
+        self.events: list[bytes] = []
+
+    def invoke(self, event: bytes) -> None:
+        self.events.append(event)
 
     def take(self, job: bytes) -> bytes:  # noqa: ARG002 - the protocol's
         return b""
@@ -74,10 +78,18 @@ def in_kept_child(root: str) -> Run:
     """Return what runs an event in a kept child."""
     from lambdamr_runtime.child import Settings
     from lambdamr_runtime.sandbox import Sandbox
+    from lambdamr_runtime.wire import Event
 
     sandbox = Sandbox(Settings(root, "bench", f"{root}/scratch"))
     sandbox.start()
-    return lambda event: sandbox.run(event, _Nobody())  # type: ignore[arg-type]  # as above
+    queue = _Queue()
+
+    def run(event: object) -> None:
+        sandbox.run(event, queue)  # type: ignore[arg-type]  # as above
+        while queue.events:
+            sandbox.run(Event.decode(queue.events.pop()), queue)
+
+    return run
 
 
 PLACES = {"in the process": in_process, "in a kept child": in_kept_child}
