@@ -76,3 +76,9 @@ def test_the_word_count_example_prints_counts_and_report(tmp_path: Path) -> None
     assert outputs
     assert all(Path(path).exists() for path in outputs)
     assert "684,768 bytes" in done.stdout
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_no_figure_is_left_to_be_filled_in(path: Path) -> None:
+    """A document holds figures, not the names of figures to come."""
+    assert not re.findall(r"@[A-Z_]{3,}", path.read_text())
