@@ -8,7 +8,7 @@ from lambdamr.executor import Executor
 from lambdamr.futures import Futures
 from lambdamr.job import Job
 from lambdamr.ownership import is_alive
-from lambdamr.tracking import Launch, TrackedJob
+from lambdamr.tracked import Launch, TrackedJob
 from lambdamr_runtime.errors import JobNotFound
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.sweep import sweep

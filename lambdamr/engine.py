@@ -11,7 +11,8 @@ from typing import Any
 
 from lambdamr.backend import Backend
 from lambdamr.submission import Submission
-from lambdamr.tracking import Launch, Poller, TrackedJob
+from lambdamr.tracked import Launch, TrackedJob
+from lambdamr.tracking import Poller
 from lambdamr_runtime.errors import StoreError
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lambdamr.inputs import Input
     from lambdamr.job import Job
     from lambdamr.submission import StageDraft
-    from lambdamr.tracking import TrackedJob
+    from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.reducers import Reducer
 
 SERIALIZERS = ("cloudpickle", "dill")

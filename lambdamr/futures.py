@@ -20,7 +20,7 @@ from lambdamr.packing import packed_data, packed_future
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
-    from lambdamr.tracking import TrackedStage
+    from lambdamr.tracked import TrackedStage
 
 HELP_PAUSE_S = 0.05
 """How long a waiting task waits for others before it looks for a nested chunk to run."""

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     from lambdamr.backend import Backend
     from lambdamr.output import Output
-    from lambdamr.tracking import TrackedJob
+    from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.barrier import Report, Totals
     from lambdamr_runtime.mapreduce import Mapped, Reduced
     from lambdamr_runtime.outputs import Placed
+    from lambdamr_runtime.records import Reader
     from lambdamr_runtime.reducers import Reducer
+    from lambdamr_runtime.splits import Split
     from lambdamr_runtime.work import Work
 
 SHOWN_S = 0.005
@@ -77,34 +79,18 @@ def map_reduce_drafts(
     Raises:  InvalidInput: an input cannot be used. TypeError: a function cannot be called.
              ValueError: options that do not go together, an output that cannot be written.
     """
-    from lambdamr.inputs import Input, as_input
     from lambdamr_runtime.mapreduce import Map, Reduce, Tuning
     from lambdamr_runtime.memory import SPILL_SHARE
     from lambdamr_runtime.runs import Keying
 
-    for fn in mappers if reducer is None else (*mappers, reducer):
-        if not callable(fn):
-            raise TypeError(f"mapper and reducer must be callable, got {fn!r}")
-    if not mappers:
-        raise ValueError("map_reduce() needs at least one mapper, got none")
+    _check_functions(mappers, reducer)
     combine = _combine(reducer, options)
     keying = Keying(options.partitioner, options.sort_key)
     tuning = Tuning(options.spill_share or SPILL_SHARE, options.merge_width)
-    source = as_input(inputs)
-    if isinstance(source, Input):
-        args: list[list[Any]] = [
-            *source.tasks(_planned_lanes(backend.workers, combine), backend.memory_mb)
-        ]
-        reader = source.reader
-        input_bytes = sum(split.hi - split.lo for splits in args for split in splits)
-    else:
-        args, reader, input_bytes = _item_tasks(source, backend.workers), None, 0
-
+    planned = _planned_inputs(inputs, backend, combine)
+    args = planned.args
     if output is not None:
-        uris = source.uris if isinstance(source, Input) else ()
-        read = [split for splits in args for split in splits] if uris else []
-        objects = {f"{split.root.rstrip('/')}/{split.key}" for split in read}
-        output.check(uris, sorted(objects), backend.store)
+        output.check(planned.uris, planned.objects, backend.store)
 
     def draft(name: str, kind: StageKind, work: "Work", tasks: int, **more: Any) -> StageDraft:
         return StageDraft(
@@ -123,7 +109,7 @@ def map_reduce_drafts(
     partitions = 0 if reducer is None else options.partitions
     form = output.form if output is not None else None
     map_form = form if reducer is None else None
-    mapping = Map(mappers, reader, limits.retry_on, combine, keying, tuning, map_form)
+    mapping = Map(mappers, planned.reader, limits.retry_on, combine, keying, tuning, map_form)
     drafts = [
         draft(
             "map",
@@ -132,7 +118,7 @@ def map_reduce_drafts(
             len(args),
             args=args,
             partitions=partitions,
-            input_bytes=input_bytes,
+            input_bytes=planned.input_bytes,
         )
     ]
     if reducer is not None:
@@ -142,6 +128,49 @@ def map_reduce_drafts(
         # Without a time limit: what a task may take says nothing about the copies of all parts.
         drafts.append(replace(draft("final", StageKind.FINAL, output.work, 1), timeout_s=None))
     return drafts
+
+
+def _check_functions(mappers: tuple[object, ...], reducer: object) -> None:
+    for fn in mappers if reducer is None else (*mappers, reducer):
+        if not callable(fn):
+            raise TypeError(f"mapper and reducer must be callable, got {fn!r}")
+    if not mappers:
+        raise ValueError("map_reduce() needs at least one mapper, got none")
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """The input of a job, cut into tasks."""
+
+    args: list[list[Any]]
+    """Splits or items of each map task."""
+    reader: "Reader | None" = None
+    """None: the arguments are items."""
+    uris: tuple[str, ...] = ()
+    """As the caller gave them."""
+
+    @property
+    def splits(self) -> "list[Split]":
+        return [split for splits in self.args for split in splits] if self.reader else []
+
+    @property
+    def input_bytes(self) -> int:
+        return sum(split.hi - split.lo for split in self.splits)
+
+    @property
+    def objects(self) -> list[str]:
+        """URIs of the objects that are read, sorted."""
+        return sorted({split.uri for split in self.splits})
+
+
+def _planned_inputs(inputs: object, backend: "Backend", combine: "Reducer") -> _Inputs:
+    from lambdamr.inputs import Input, as_input
+
+    source = as_input(inputs)
+    if isinstance(source, Input):
+        lanes = _planned_lanes(backend.workers, combine)
+        return _Inputs([*source.tasks(lanes, backend.memory_mb)], source.reader, source.uris)
+    return _Inputs(_item_tasks(source, backend.workers))
 
 
 def _planned_lanes(width: int, combine: "Reducer") -> int:

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lambdamr.tracking import TrackedStage
+    from lambdamr.tracked import TrackedStage
 
 SHOW_AFTER_S = 0.5
 """Waits shorter than this show no bar."""

@@ -15,7 +15,8 @@ from obstore.store import MemoryStore
 
 from lambdamr.backend import Backend
 from lambdamr.submission import StageDraft, Submission
-from lambdamr.tracking import Poller, TrackedJob
+from lambdamr.tracked import TrackedJob
+from lambdamr.tracking import Poller
 from lambdamr_runtime import context, serialize
 from lambdamr_runtime.attempts import History, load_history, save_attempt
 from lambdamr_runtime.barrier import Barrier, Report, Totals, end_job

@@ -14,7 +14,8 @@ from lambdamr.attaching import follow
 from lambdamr.engine import Engine
 from lambdamr.futures import Futures
 from lambdamr.job import Job
-from lambdamr.tracking import Poller, TrackedJob, TrackedStage
+from lambdamr.tracked import TrackedJob, TrackedStage
+from lambdamr.tracking import Poller
 from lambdamr_runtime import context
 from lambdamr_runtime.barrier import EndKind, Report, end_job
 from lambdamr_runtime.chunk import StageRun

@@ -1,4 +1,4 @@
-"""Every number that a platform or a measurement dictates, in one place.
+"""Numbers that a platform dictates, or on which client and runtime must agree.
 
 Figures of AWS are those of its service documentation, checked mid-2026.
 """
@@ -23,9 +23,6 @@ event: after base64 and the rest of the record, the event stays below EVENT_BYTE
 
 INLINE_RESULT_BYTES = 256 * KIB
 """Results of a chunk up to this ride in its outcome; larger ones get an object of their own."""
-
-OUTCOME_HEADER_BYTES = 64 * KIB
-"""Upper bound of an outcome's header, so that one ranged read gets it."""
 
 WHOLE_ARGS_BYTES = 4 * MIB
 """A stage whose packed arguments are smaller is fetched whole and kept by the warm process;

@@ -1,0 +1,235 @@
+"""What is followed of a job: its stages, their futures, and how far it is."""
+
+import enum
+import logging
+import operator
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import InvalidStateError
+from concurrent.futures._base import LOGGER
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from lambdamr.backend import Backend
+from lambdamr.futures import HELP_PAUSE_S, Future, TaskStats
+from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
+
+if TYPE_CHECKING:
+    from lambdamr.tracking import Poller
+    from lambdamr_runtime.barrier import Report
+
+
+logger = logging.getLogger(__name__)
+
+
+class Launch(enum.Enum):
+    """How far this client is with the launch of a job."""
+
+    WAITING = enum.auto()
+    """For the arguments of its call: nothing of it may be stored yet."""
+    LAUNCHED = enum.auto()
+    """It is stored, and workers may write outcomes; also where another client launched it."""
+    NEVER = enum.auto()
+    """It ended while it waited."""
+
+
+class TrackedStage:
+    """The futures of one stage, and which of its chunks are still to come."""
+
+    def __init__(self, job: "TrackedJob", index: int) -> None:
+        from lambdamr_runtime.chunk import StageRun
+
+        self.job = job
+        self.run = StageRun.of(job.manifest, index)
+        self.futures = [Future(self, task) for task in range(self.run.stage.tasks)]
+        self.missing = set(range(self.run.plan.chunks))
+        """Chunks without an outcome yet."""
+        self.unwanted: set[int] = set()
+        """Tasks whose cancellation is decided."""
+        self.failed = 0
+        """Tasks that have failed or were cancelled: counted when their futures say so too."""
+
+    @property
+    def job_id(self) -> str:
+        return self.job.manifest.job
+
+    @property
+    def root(self) -> str:
+        return self.job.backend.store.root
+
+    @property
+    def helps(self) -> bool:
+        """Whether a wait in this process runs chunks of the job itself: it is nested."""
+        return self.job.backend.helps
+
+    @property
+    def resolved(self) -> int:
+        """Tasks that have ended, as far as whole chunks tell."""
+        return len(self.futures) - self.job.pending[self.run.index]
+
+    def is_covered_by(self, futures: Sequence[Future]) -> bool:
+        """Whether *futures* are all of this stage's, in order."""
+        return len(futures) == len(self.futures) and all(map(operator.is_, futures, self.futures))
+
+    def is_running(self) -> bool:
+        """Whether the task has begun, where a job of one chunk lets us know."""
+        return self.run.plan.chunks == 1 and self.job.backend.has_begun(self.job_id)
+
+    def wait(self, timeout: float | None, stop_on_error: bool) -> bool:
+        """Wait until all tasks have ended, or one has failed; whether that has come."""
+
+        def is_over() -> bool:
+            return self.job.pending[self.run.index] == 0 or (stop_on_error and self.failed > 0)
+
+        left = self.help_until(is_over, timeout)
+        with self.job.changed:
+            return self.job.changed.wait_for(is_over, left)
+
+    def help_until(self, is_over: Callable[[], bool], timeout: float | None) -> float | None:
+        """In a nested job: run queued chunks in this thread until *is_over* or the time is up.
+
+        Returns:  what is left of the timeout.
+        """
+        if not self.helps:
+            return timeout
+        deadline = None if timeout is None else monotonic() + timeout
+        while not is_over() and (deadline is None or monotonic() < deadline):
+            self.job.poller.help(self.job_id)
+            with self.job.changed:
+                self.job.changed.wait_for(is_over, HELP_PAUSE_S)
+        return None if deadline is None else max(0.0, deadline - monotonic())
+
+    def cancel(self, future: Future) -> bool:
+        return self.job.poller.cancel(self, future)
+
+    def cancel_job(self) -> None:
+        """Put the tombstone, and cancel every future of the job that has not ended."""
+        self.job.poller.cancel_job(self.job)
+
+    def settle(self, outcome: Outcome, frames: Iterable[Frame], source: str) -> tuple[int, int]:
+        """Resolve the futures of a chunk; returns how many it has, and how many failed by this."""
+        count = failed = 0
+        for task, frame in zip(self.run.plan.tasks_of(outcome.chunk), frames, strict=True):
+            count += 1
+            future = self.futures[task]
+            if not future.done():
+                failed += self._settle_one(future, outcome, frame, source)
+        return count, failed
+
+    def _settle_one(self, future: Future, outcome: Outcome, frame: Frame, source: str) -> bool:
+        """Return whether the future has failed, and by this."""
+        from lambdamr_runtime import serialize
+
+        value: object = None
+        error: BaseException | None = None
+        try:
+            if frame.kind is FrameKind.VALUE:
+                value = serialize.loads(frame.payload)
+            else:
+                record = serialize.load_error(frame.payload, source)
+                error = serialize.revive(record)
+                future.remember_frames(record.frames)
+        except BaseException as broken:  # unpickling runs the user's code, SystemExit included
+            error = broken
+        stats = TaskStats(
+            frame.seconds, frame.tries, outcome.attempt, outcome.started_s, outcome.peak_mb,
+            outcome.worker,
+        )  # fmt: skip
+        resolved = _resolve(future, lambda: future.settle(value, error, stats, frame.log))
+        return resolved and error is not None
+
+
+class TrackedJob:
+    """A job that this client follows."""
+
+    def __init__(self, manifest: Manifest, backend: Backend, poller: "Poller") -> None:
+        self.manifest = manifest
+        self.keys = JobKeys(manifest.job)
+        self.backend = backend
+        self.poller = poller
+        self.changed = threading.Condition()
+        """Notified whenever counts or states below change."""
+        self.stages = [TrackedStage(self, index) for index in range(len(manifest.stages))]
+        self.pending = [len(stage.futures) for stage in self.stages]
+        """Tasks without an outcome, per stage."""
+        self.cancelling = threading.RLock()
+        """Held while the cancellation of a task is decided, store requests included: of two tasks
+        of a chunk one is the last. Reentrant: a signal's handler may cancel too."""
+        self.launch = Launch.WAITING
+        self.modules: frozenset[str] = frozenset()
+        """Modules that its pickles refer to, where this client submitted it: whoever takes its
+        results as arguments needs them too."""
+        self.end: Report | None = None
+        """How the job ended, where that was looked for."""
+        self.take_over: Callable[[], None] | None = None
+        """Called at every look: runs the job here once its owner is gone."""
+        self.followed_since = monotonic()
+        self.unreadable_since: float | None = None
+        """When the first of the looks failed that have all failed since."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is to come any more; see Manifest.ends_with_report."""
+        awaits_report = self.end is None and self.manifest.ends_with_report
+        return not any(self.pending) and not awaits_report
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the job is over; whether it is."""
+        left = self.stages[-1].help_until(lambda: self.is_over, timeout)
+        with self.changed:
+            return self.changed.wait_for(lambda: self.is_over, left)
+
+    def begin_launch(self) -> bool:
+        """Go from WAITING to LAUNCHED; False where the job ended while it waited."""
+        with self.changed:
+            if self.launch is not Launch.WAITING:
+                return False
+            self.launch = Launch.LAUNCHED
+            return True
+
+    def refuse_launch(self) -> bool:
+        """See that the job is not launched any more; False where it was already."""
+        with self.changed:
+            if self.launch is Launch.LAUNCHED:
+                return False
+            self.launch = Launch.NEVER
+            return True
+
+    def give_up(self, make_error: "MakeError", end: "Report") -> None:
+        """Resolve every future that has not ended with an error of its own: that is the end."""
+        self.refuse_launch()
+        with self.changed:
+            for stage in self.stages:
+                stage.missing.clear()
+        for stage in self.stages:  # unlocked: callbacks may do what they like
+            failed = 0
+            for future in stage.futures:
+                if not future.done():
+                    failed += _fail(future, make_error(stage, future.task))
+            with self.changed:
+                stage.failed += failed
+        with self.changed:
+            self.pending = [0] * len(self.stages)
+            self.end = self.end or end
+            self.changed.notify_all()
+
+
+MakeError = Callable[[TrackedStage, int], BaseException]
+"""Makes the error of a task of a stage that will not be run."""
+
+
+def _fail(future: Future, error: BaseException) -> bool:
+    return _resolve(future, lambda: future.fail(error))
+
+
+def _resolve(future: Future, act: Callable[[], None]) -> bool:
+    """Resolve a future by *act*; False where it had ended in that very moment: that stands."""
+    try:
+        act()
+    except InvalidStateError:
+        logger.debug("%r had ended before it was resolved", future)
+        return False
+    except SystemExit:  # of a callback; this thread may follow every job
+        LOGGER.exception("exception calling callback for %r", future)
+    return True
