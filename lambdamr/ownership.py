@@ -75,7 +75,7 @@ def is_alive(root: str, owner: str) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with contextlib.suppress(FileNotFoundError):
+        if _is_at(descriptor, owner_path(root, owner)):  # else a new one lies there by now
             os.unlink(owner_path(root, owner))
         return False
     except BlockingIOError:
@@ -94,7 +94,14 @@ def _locked(path: str) -> int:
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
+        if _is_at(descriptor, path):
+            return descriptor
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Whether the file of a descriptor is the one that bears this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
