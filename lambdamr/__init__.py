@@ -45,14 +45,15 @@ if TYPE_CHECKING:
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
-    from lambdamr.job import Job, JobReport
+    from lambdamr.job import Job
+    from lambdamr.reports import JobReport
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 # What is logged is shown where the program asks for it, never by logging's last resort on stderr.
 
 _LOADED_ON_USE = {
     "Job": "lambdamr.job",
-    "JobReport": "lambdamr.job",
+    "JobReport": "lambdamr.reports",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
     "blocks": "lambdamr.inputs",

@@ -9,9 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lambdamr.futures import Futures, Progress, as_completed
+from lambdamr.reports import JobReport, report_of
 from lambdamr.submission import StageDraft
 from lambdamr_runtime.errors import CorruptObject, DuplicateKey, JobFailed, ReceiptMismatch
-from lambdamr_runtime.stopwatch import PHASES
 from lambdamr_runtime.wire import StageKind
 
 if TYPE_CHECKING:
@@ -20,16 +20,13 @@ if TYPE_CHECKING:
     from lambdamr.backend import Backend
     from lambdamr.output import Output
     from lambdamr.tracked import TrackedJob
-    from lambdamr_runtime.barrier import Report, Totals
+    from lambdamr_runtime.barrier import Report
     from lambdamr_runtime.mapreduce import Mapped, Reduced
     from lambdamr_runtime.outputs import Placed
     from lambdamr_runtime.records import Reader
     from lambdamr_runtime.reducers import Reducer
     from lambdamr_runtime.splits import Split
     from lambdamr_runtime.work import Work
-
-SHOWN_S = 0.005
-"""A phase that took less is not worth a word in a report."""
 
 ITEM_TASKS_PER_LANE = 4
 """Map tasks per lane over the items of an iterable."""
@@ -198,55 +195,6 @@ def _item_tasks(items: Sequence[Any], lanes: int) -> list[list[Any]]:
     return [list(items[i : i + size]) for i in range(0, len(items), size)]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class JobReport:
-    """What a job did; shown as text for reading."""
-
-    job_id: str
-    status: str
-    reason: str
-    seconds: float
-    """From submission to the end."""
-    stages: "dict[str, Totals]"
-    """Totals by stage name."""
-
-    def __repr__(self) -> str:
-        lines = [f"job {self.job_id}: {self.status} in {self.seconds:.2f} s"]
-        if self.reason:
-            lines.append(f"  {self.reason}")
-        for name, totals in self.stages.items():
-            lines.append(f"  {name:<8}{totals.tasks:>8,} tasks {totals.task_seconds:>10.2f} s")
-            lines += [f"    {text}" for text in _counts(totals)]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        from html import escape  # only a notebook asks for it
-
-        return f"<pre>{escape(repr(self))}</pre>"
-
-
-def _counts(totals: "Totals") -> Iterator[str]:
-    if totals.records or totals.emitted or totals.bad_records:
-        yield f"read {totals.bytes_read:,} bytes, {totals.records:,} records"
-        if totals.bad_records:
-            yield f"skipped {totals.bad_records:,} bad records"
-        yield f"emitted {totals.emitted:,} pairs, wrote {totals.pairs_written:,}"
-    if totals.pairs_read:
-        yield f"read {totals.pairs_read:,} pairs of {totals.keys:,} keys"
-    if totals.output_pairs:
-        yield f"wrote {totals.output_pairs:,} pairs, {totals.output_bytes:,} bytes"
-    if totals.file_pairs:
-        yield f"output: {totals.file_pairs:,} pairs, {totals.file_bytes:,} bytes"
-    if totals.spilled_bytes:
-        yield f"spilled {totals.spilled_runs:,} runs, {totals.spilled_bytes:,} bytes"
-    phases = ((name, getattr(totals, f"{name}_s")) for name in PHASES)
-    spent = [f"{name} {seconds:.2f}" for name, seconds in phases if seconds >= SHOWN_S]
-    if spent:
-        yield f"seconds: {' · '.join(spent)}"
-    if totals.failed:
-        yield f"{totals.failed:,} failed"
-
-
 class Job:
     """A running or ended map_reduce."""
 
@@ -384,16 +332,7 @@ class Job:
     def report(self) -> JobReport:
         """Wait for the end of the job, and return what it did. A failed job has a report too."""
         self.wait()
-        end = self._job.end
-        assert end is not None  # noqa: S101 - a job of several stages is over with its end
-        names = [stage.name for stage in self._job.manifest.stages]
-        return JobReport(
-            self.job_id,
-            end.status,
-            end.reason,
-            max(0.0, end.ended_s - self._job.manifest.created_s),
-            dict(zip(names, end.stages, strict=False)),
-        )
+        return report_of(self._job)
 
     def cancel(self) -> bool:
         """Cancel the job; False if it has ended already."""
