@@ -10,7 +10,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from lambdamr.executor import Executor
-from lambdamr.futures import Data, Future, Futures, TaskStats, as_completed, get_all_results, wait
+from lambdamr.futures import Data, Future, Futures, as_completed, get_all_results, wait
+from lambdamr.stats import TaskStats
 from lambdamr_runtime import __version__
 from lambdamr_runtime.errors import (
     ArgumentNotSerializable,

@@ -14,32 +14,19 @@ from concurrent.futures._base import CANCELLED
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
+from lambdamr.helping import HelpingWaiters
 from lambdamr.packing import packed_data, packed_future
+from lambdamr.stats import TaskStats
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
+    from lambdamr.reports import JobReport
     from lambdamr.tracked import TrackedStage
 
 HELP_PAUSE_S = 0.05
 """How long a waiting task waits for others before it looks for a nested chunk to run."""
-
-
-class TaskStats(NamedTuple):
-    """How one task ran."""
-
-    seconds: float
-    """In the task itself, all tries together."""
-    tries: int
-    """Calls of the function that the result took; 0 for a task that never ran."""
-    attempt: int
-    """Executions of its chunk that died before this one."""
-    started_s: float
-    """Seconds since the epoch at which its chunk began."""
-    peak_mb: float
-    """Peak memory of the process so far, MiB."""
-    worker: str
 
 
 class Future(_BaseFuture[Any]):
@@ -62,6 +49,11 @@ class Future(_BaseFuture[Any]):
     @property
     def job_id(self) -> str:
         return self._stage.job_id
+
+    @property
+    def stage(self) -> "TrackedStage":
+        """What the future belongs to, for the library's own use."""
+        return self._stage
 
     @property
     def stats(self) -> TaskStats | None:
@@ -178,34 +170,6 @@ class Future(_BaseFuture[Any]):
         return f"<lambdamr.Future job={self.job_id} task={self.task} {state}>"
 
 
-class HelpingWaiters(list[Any]):
-    """Who waits for a nested future by means of the standard library.
-
-    `concurrent.futures.wait` and `as_completed` append a waiter to this list of the future and
-    then wait for its event. With one worker that would be for ever: so that wait helps.
-    """
-
-    def __init__(self, stage: "TrackedStage") -> None:
-        super().__init__()
-        self._stage = stage
-
-    def append(self, waiter: Any) -> None:
-        if type(waiter.event) is threading.Event:
-            waiter.event = _HelpingEvent(self._stage)
-        super().append(waiter)
-
-
-class _HelpingEvent(threading.Event):
-    """An event whose wait runs nested chunks."""
-
-    def __init__(self, stage: "TrackedStage") -> None:
-        super().__init__()
-        self._stage = stage
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return super().wait(self._stage.help_until(self.is_set, timeout))
-
-
 def _attached(root: str, job: str, stage: int, task: int) -> Future:
     from lambdamr.attaching import attach_stage
 
@@ -241,6 +205,11 @@ class Futures(Sequence[Future]):
     def job_id(self) -> str:
         """The id of the job; "" for no futures at all."""
         return self._futures[0].job_id if self._futures else ""
+
+    @property
+    def stages(self) -> "list[TrackedStage]":
+        """What the futures belong to, for the library's own use."""
+        return list({id(future.stage): future.stage for future in self._futures}.values())
 
     def __len__(self) -> int:
         return len(self._futures)
@@ -298,8 +267,7 @@ class Futures(Sequence[Future]):
 
         Returns:  how many futures were cancelled.
         """
-        stages = {id(future._stage): future._stage for future in self._futures}
-        for stage in stages.values():
+        for stage in self.stages:
             if stage.is_covered_by(self._futures):
                 stage.cancel_job()
         return sum(future.cancelled() or future.cancel() for future in self._futures)
@@ -348,6 +316,13 @@ class Futures(Sequence[Future]):
         """Return how each task ran; None for those not done."""
         return [future.stats for future in self._futures]
 
+    def report(self) -> "JobReport":
+        """Wait for the end of all tasks, and return how they ran."""
+        from lambdamr.reports import report_of  # few calls are asked for one
+
+        self._wait(None, stop_on_error=False)
+        return report_of(self.stages)
+
     def counts(self) -> dict[str, int]:
         """Return how many futures are done, failed, cancelled and pending (or running)."""
         counts = dict.fromkeys(("done", "failed", "cancelled", "pending"), 0)
@@ -360,14 +335,20 @@ class Futures(Sequence[Future]):
         return f"<lambdamr.Futures job={self.job_id or 'none'} {len(self)} tasks: {shown}>"
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{state}</td><td style='text-align:right'>{n:,}</td></tr>"
-            for state, n in self.counts().items()
-        )
-        return (
-            f"<table><caption>lambdamr job {self.job_id or 'none'}, {len(self):,} tasks</caption>"
-            f"{cells}</table>"
-        )
+        from lambdamr.views import futures_view, view_html  # only a notebook asks for it
+
+        return view_html(futures_view(self))
+
+    def _ipython_display_(self) -> None:
+        """Show all futures of a job where they can be updated in place; else IPython takes the
+        HTML.
+        """
+        from lambdamr.notebook import is_kernel, show
+
+        stages = self.stages
+        if len(stages) != 1 or not stages[0].is_covered_by(self) or not is_kernel():
+            raise NotImplementedError
+        show(stages[0].job)
 
     def _wait(self, timeout: float | None, stop_on_error: bool) -> None:
         deadline = None if timeout is None else monotonic() + timeout

@@ -332,7 +332,7 @@ class Job:
     def report(self) -> JobReport:
         """Wait for the end of the job, and return what it did. A failed job has a report too."""
         self.wait()
-        return report_of(self._job)
+        return report_of(self._job.stages)
 
     def cancel(self) -> bool:
         """Cancel the job; False if it has ended already."""
@@ -349,14 +349,17 @@ class Job:
         return f"<lambdamr.Job {self.job_id} {self._state()}: {stages}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{stage.run.stage.name}</td><td style='text-align:right'>"
-            f"{stage.resolved:,} / {len(stage.futures):,}</td></tr>"
-            for stage in self._job.stages
-        )
-        return (
-            f"<table><caption>lambdamr job {self.job_id}, {self._state()}</caption>{rows}</table>"
-        )
+        from lambdamr.views import job_view, view_html  # only a notebook asks for it
+
+        return view_html(job_view(self._job))
+
+    def _ipython_display_(self) -> None:
+        """Show the job where it can be updated in place; elsewhere IPython takes the HTML."""
+        from lambdamr.notebook import is_kernel, show
+
+        if not is_kernel():
+            raise NotImplementedError
+        show(self._job)
 
     def _state(self) -> str:
         return self._job.end.status if self._job.end is not None else "running"

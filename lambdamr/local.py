@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -268,6 +269,7 @@ class _Pool:
             "owner": self._owner,
             "hints": self._hints_out,
             "private": descriptor,
+            "born_s": time.time(),
         }
         return [sys.executable, "-P", "-c", start, json.dumps(settings)]
 

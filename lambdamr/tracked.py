@@ -3,6 +3,7 @@
 import enum
 import logging
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
@@ -11,9 +12,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
-from lambdamr.futures import HELP_PAUSE_S, Future, TaskStats
+from lambdamr.futures import HELP_PAUSE_S, Future
+from lambdamr.stats import ChunkStats, TaskStats
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
+from lambdamr_runtime.wire import CLIENT, OURS, Frame, FrameKind, Manifest, Outcome
 
 if TYPE_CHECKING:
     from lambdamr.tracking import Poller
@@ -49,6 +51,8 @@ class TrackedStage:
         """Tasks whose cancellation is decided."""
         self.failed = 0
         """Tasks that have failed or were cancelled: counted when their futures say so too."""
+        self.ran: dict[int, ChunkStats] = {}
+        """How each chunk ran that has an outcome; none of those that the client cancelled."""
 
     @property
     def job_id(self) -> str:
@@ -67,6 +71,15 @@ class TrackedStage:
     def resolved(self) -> int:
         """Tasks that have ended, as far as whole chunks tell."""
         return len(self.futures) - self.job.pending[self.run.index]
+
+    def value_of_ours(self, task: int) -> object:
+        """Return what a map, reduce or final task made, one of our records; None where it has no
+        value, and of the user's own tasks.
+        """
+        future = self.futures[task]
+        if self.run.stage.kind not in OURS or not future.done() or future.cancelled():
+            return None
+        return future.result() if future.exception() is None else None
 
     def is_covered_by(self, futures: Sequence[Future]) -> bool:
         """Whether *futures* are all of this stage's, in order."""
@@ -109,6 +122,8 @@ class TrackedStage:
 
     def settle(self, outcome: Outcome, frames: Iterable[Frame], source: str) -> tuple[int, int]:
         """Resolve the futures of a chunk; returns how many it has, and how many failed by this."""
+        if outcome.worker != CLIENT:
+            self.ran[outcome.chunk] = _chunk_stats(outcome)
         count = failed = 0
         for task, frame in zip(self.run.plan.tasks_of(outcome.chunk), frames, strict=True):
             count += 1
@@ -213,6 +228,14 @@ class TrackedJob:
             self.pending = [0] * len(self.stages)
             self.end = self.end or end
             self.changed.notify_all()
+
+
+def _chunk_stats(outcome: Outcome) -> ChunkStats:
+    return ChunkStats(
+        outcome.attempt, outcome.started_s, outcome.seconds, outcome.peak_mb,
+        sys.intern(outcome.worker), outcome.queued_s, outcome.cold_s, outcome.load_s,
+        outcome.write_s,
+    )  # fmt: skip
 
 
 MakeError = Callable[[TrackedStage, int], BaseException]

@@ -57,6 +57,8 @@ class Poller:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._at_idle: list[Callable[[], None]] = []
+        self._at_end: dict[str, list[Callable[[], object]]] = {}
+        """What to call once a job is over."""
         self.idle = threading.Condition(self._lock)
         """Notified when nothing is outstanding any more."""
 
@@ -116,6 +118,14 @@ class Poller:
         with self._lock:
             if self._thread is not None:
                 self._at_idle.append(act)
+                return
+        act()
+
+    def when_over(self, job: TrackedJob, act: Callable[[], object]) -> None:
+        """Call *act* once a job is over: now, or from the poller's thread."""
+        with self._lock:
+            if job.manifest.job in self._jobs:
+                self._at_end.setdefault(job.manifest.job, []).append(act)
                 return
         act()
 
@@ -253,17 +263,20 @@ class Poller:
 
     def _retire(self) -> bool:
         """Forget the jobs that are over; whether none is left and the thread may end."""
+        acts: list[Callable[[], object]] = []
         with self._lock:
             for name in [name for name, job in self._jobs.items() if job.is_over]:
                 del self._jobs[name]
-            if self._jobs:
-                return False
-            self._thread = None
-            acts, self._at_idle = self._at_idle, []
-            self.idle.notify_all()
+                acts += self._at_end.pop(name, ())
+            is_idle = not self._jobs
+            if is_idle:
+                self._thread = None
+                acts += self._at_idle
+                self._at_idle = []
+                self.idle.notify_all()
         for act in acts:
             act()
-        return True
+        return is_idle
 
     def _read_hinted(self, hints: list[tuple[str, int, int]]) -> None:
         touched: dict[str, TrackedJob] = {}

@@ -59,6 +59,8 @@ class Settings:
     """Descriptor to write hints of commits to; -1: none."""
     private: int = -1
     """Descriptor of the parent's own, which the child closes; -1: none."""
+    born_s: float = 0.0
+    """When the worker was started, seconds since the epoch; 0: the first event did not wait."""
 
 
 class Shared:
@@ -140,10 +142,11 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         watched: "_ProcessWatch | _NestedWatch",
         remaining_s: Callable[[], float],
         clean: Callable[[], bool],
+        born_s: float = 0.0,
     ) -> Worker:
         host = Host(
             link.invoke, _hinter(settings.hints), remaining_s, shared.spool.frames, clean,
-            look_s, near,
+            look_s, near, born_s, clock.time(),
         )  # fmt: skip
         return Worker(store, clock, host, watched, modules, cache, settings.name)
 
@@ -164,7 +167,9 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         lambda: modules.archive, cache,
     )  # fmt: skip
     context.enter(ctx)
-    main = worker(_ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore)
+    main = worker(
+        _ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore, settings.born_s
+    )
     link.tell(Verb.READY)
     while True:
         message = link.channel.receive()

@@ -40,12 +40,14 @@ class Running:
     deadline: float
     """On the monotonic clock, seconds; infinite for a task without a time limit."""
     execution: str
+    began_s: float = 0.0
+    """Seconds since the epoch."""
 
 
 class ProgressPage:
     """One page of shared memory that says which task runs; a write costs about a microsecond."""
 
-    _ROW = struct.Struct("<Qqqd16s")
+    _ROW = struct.Struct("<Qqqd16sd")
     _BEAT = struct.Struct("<d")
 
     def __init__(self) -> None:
@@ -54,7 +56,8 @@ class ProgressPage:
 
     def begin(self, chunk: int, task: int, deadline: float, execution: str) -> None:
         self._number += 1
-        self._ROW.pack_into(self._page, 0, self._number, chunk, task, deadline, execution.encode())
+        stamp, now = execution.encode(), time.time()
+        self._ROW.pack_into(self._page, 0, self._number, chunk, task, deadline, stamp, now)
 
     def end(self) -> None:
         """Say that no task runs."""
@@ -62,10 +65,10 @@ class ProgressPage:
 
     def running(self) -> Running | None:
         """Return the running task, or None between tasks."""
-        number, chunk, task, deadline, execution = self._ROW.unpack_from(self._page)
+        number, chunk, task, deadline, execution, began = self._ROW.unpack_from(self._page)
         if not number or chunk < 0:
             return None
-        return Running(number, chunk, task, deadline, execution.rstrip(b"\0").decode())
+        return Running(number, chunk, task, deadline, execution.rstrip(b"\0").decode(), began)
 
     def beat(self) -> None:
         """Say that threads of the process run: none can while a C call holds the GIL."""

@@ -70,6 +70,7 @@ class Sandbox:
         """Fork the child, so that it is warm when the first event comes."""
         if self._child is None:
             self._child = _Child.fork(self._settings, self._shared)
+            self._settings = replace(self._settings, born_s=0.0)  # later ones are no cold starts
 
     def run(self, event: Event, surroundings: Surroundings) -> None:
         """Run an event to its end, over the deaths of any number of children.
@@ -187,6 +188,8 @@ class Sandbox:
             execution=running.execution if running else "",
             stack=users_stack(self._shared.take_stack()),
             log=self._shared.output.take().decode("utf-8", "backslashreplace"),
+            began_s=running.began_s if running else 0.0,
+            ended_s=time.time(),
         )
 
 
