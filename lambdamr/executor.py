@@ -282,6 +282,18 @@ class Executor:
         engine.backend.store.put(key, data)
         return Data(key, len(data), frozenset(packer.modules))
 
+    def upload(self, path: str | os.PathLike[str]) -> str:
+        """Return a URI by which workers read a local file, as an input of `map_reduce`.
+
+        Workers of this machine read it where it is. For others it is copied under the root, once:
+        it is named by the hash of what it holds.
+
+        Raises:  InputNotFound: there is no such file.
+        """
+        from lambdamr.uploading import upload
+
+        return upload(self.engine().backend.store, path)
+
     def as_concurrent(self) -> "ConcurrentExecutor":
         """Return a strict `concurrent.futures.Executor` that runs its calls here.
 
