@@ -14,7 +14,7 @@ import math
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def verify(folder: Path, found: dict[str, dict[str, float]]) -> None:
         "2a": f"SELECT {prefix}, SUM(adRevenue) FROM {visits} GROUP BY 1",
     }
     for name, query in queries.items():
-        expected = dict(duckdb.sql(query).fetchall())
+        expected: dict[str, float] = dict(duckdb.execute(query).fetchall())
         mine = found[name]
         same = mine.keys() == expected.keys() and all(
             math.isclose(mine[key], expected[key], rel_tol=1e-9) for key in expected
@@ -137,11 +137,12 @@ def main() -> None:
         ranking_uris = [executor.upload(path) for path in rankings]
         visit_uris = [executor.upload(path) for path in visits]
         found = {}
-        for query, launch in {
+        jobs: dict[str, Callable[[], lambdamr.Job]] = {
             "1a": lambda: scan(executor, ranking_uris, 1000),
             "1b": lambda: scan(executor, ranking_uris, 100),
             "2a": lambda: revenue(executor, visit_uris, PREFIX_CHARS),
-        }.items():
+        }
+        for query, launch in jobs.items():
             begun = time.monotonic()
             found[query] = launch().result()
             seconds = time.monotonic() - begun
