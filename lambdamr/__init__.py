@@ -11,8 +11,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from lambdamr.executor import Executor
-from lambdamr.futures import Data, Future, Futures, as_completed, get_all_results, wait
+from lambdamr.futures import Data, Future, Futures
 from lambdamr.stats import TaskStats
+from lambdamr.waiting import as_completed, get_all_results, wait
 from lambdamr_runtime import __version__
 from lambdamr_runtime.errors import (
     ArgumentNotSerializable,
@@ -44,6 +45,7 @@ from lambdamr_runtime.errors import (
 
 if TYPE_CHECKING:
     from lambdamr import reducers
+    from lambdamr.asynchronous import as_completed_async
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
@@ -56,6 +58,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _LOADED_ON_USE = {
     "Job": "lambdamr.job",
     "JobReport": "lambdamr.reports",
+    "as_completed_async": "lambdamr.asynchronous",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
     "blocks": "lambdamr.inputs",
@@ -103,6 +106,7 @@ __all__ = [
     "UnwritablePair",
     "__version__",
     "as_completed",
+    "as_completed_async",
     "attach",
     "blocks",
     "clean",

@@ -389,7 +389,7 @@ class Executor:
     def bars(self) -> "Progress | None":
         """Return what shows bars while waiting, or None where nobody watches."""
         wanted = bars.is_watched() if self._progress is None else self._progress
-        return bars.wait_with_bars if wanted else None
+        return bars.progress_here() if wanted else None
 
     def engine(self) -> "Engine":
         """Return what runs this executor's jobs; made on first use."""

@@ -5,16 +5,14 @@ it, and its rules hold. Its job's tracker resolves it; the future itself asks no
 """
 
 import concurrent.futures
-import contextlib
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _BaseFuture
 from concurrent.futures._base import CANCELLED
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lambdamr.helping import HelpingWaiters
 from lambdamr.packing import packed_data, packed_future
@@ -22,6 +20,9 @@ from lambdamr.stats import TaskStats
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
+    import os
+
+    from lambdamr.plots import Plot
     from lambdamr.reports import JobReport
     from lambdamr.tracked import TrackedStage
 
@@ -248,7 +249,7 @@ class Futures(Sequence[Future]):
     def _values(self) -> list[Any]:
         if self._return_exceptions:
             return [_value_or_exception(future) for future in self._futures]
-        failed = [f for f in self._futures if f.done() and _has_failed(f)]
+        failed = [f for f in self._futures if f.done() and has_failed(f)]
         if failed:
             own = (f for f in failed if not isinstance(_exception(f), JobFailed))
             return [next(own, failed[0]).result()]
@@ -263,10 +264,14 @@ class Futures(Sequence[Future]):
         self, timeout: float | None = None, return_when: str = concurrent.futures.ALL_COMPLETED
     ) -> "concurrent.futures._base.DoneAndNotDoneFutures[Any]":
         """Wait as `concurrent.futures.wait` does; a timeout is no error."""
+        from lambdamr.waiting import wait
+
         return wait(self._futures, timeout, return_when)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Future]:
         """Yield the futures as they end."""
+        from lambdamr.waiting import as_completed
+
         return as_completed(self._futures, timeout)
 
     def done(self) -> bool:
@@ -290,37 +295,10 @@ class Futures(Sequence[Future]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> list[Any]:
-        import asyncio  # only a program that awaits has it
+        from lambdamr.asynchronous import all_done  # only a program that awaits has asyncio
 
-        stop_on_error = not self._return_exceptions
-        loop = asyncio.get_running_loop()
-        over = asyncio.Event()
-        left = len(self)
-        lock = threading.Lock()
-
-        def one_is_done(future: _BaseFuture[Any]) -> None:
-            nonlocal left
-            with lock:
-                left -= 1
-                is_last = left == 0
-            if is_last or (stop_on_error and _has_failed(future)):
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
-                    loop.call_soon_threadsafe(over.set)
-
-        for future in self._futures:
-            future.add_done_callback(one_is_done)
-        while not self._is_over(stop_on_error):
-            if not self._help_once(stop_on_error):
-                await over.wait()
-            await asyncio.sleep(0)
+        await all_done(self._futures, not self._return_exceptions)
         return self._values()
-
-    def _help_once(self, stop_on_error: bool) -> bool:
-        """Inside a task: run nested chunks for a moment; False where there are none to run."""
-        stage = next((future._stage for future in self._futures if future._stage.helps), None)
-        if stage is not None:
-            stage.help_until(lambda: self._is_over(stop_on_error), HELP_PAUSE_S)
-        return stage is not None
 
     def stats(self) -> list[TaskStats | None]:
         """Return how each task ran; None for those not done."""
@@ -332,6 +310,13 @@ class Futures(Sequence[Future]):
 
         self._wait(None, stop_on_error=False)
         return report_of(self.stages)
+
+    def plot(self, kind: str = "timeline", path: "str | os.PathLike[str] | None" = None) -> "Plot":
+        """Wait for the end of all tasks, and draw how they ran; as Job.plot."""
+        from lambdamr.plots import plot  # an extra, and half a second
+
+        self._wait(None, stop_on_error=False)
+        return plot(self.stages, kind, path, {})
 
     def counts(self) -> dict[str, int]:
         """Return how many futures are done, failed, cancelled and pending (or running)."""
@@ -361,6 +346,8 @@ class Futures(Sequence[Future]):
         show(stages[0].job)
 
     def _wait(self, timeout: float | None, stop_on_error: bool) -> None:
+        from lambdamr.waiting import wait_for
+
         deadline = None if timeout is None else monotonic() + timeout
         while not self._is_over(stop_on_error):
             left = None if deadline is None else max(0.0, deadline - monotonic())
@@ -381,130 +368,14 @@ class Futures(Sequence[Future]):
                 undone = True
                 if not stop_on_error:
                     return False
-            elif stop_on_error and _has_failed(future):
+            elif stop_on_error and has_failed(future):
                 return True
         return not undone
 
 
-def wait_for(
-    futures: Sequence[Future],
-    timeout: float | None,
-    stop_on_error: bool,
-    progress: "Progress | None" = None,
-) -> None:
-    """Wait until all are done, one has failed (if *stop_on_error*) or the time is over."""
-    stages = {id(future._stage): future._stage for future in futures}
-    if len(stages) == 1:
-        stage = futures[0]._stage
-        if stage.is_covered_by(futures):
-            if progress is not None:
-                progress([stage], timeout, stop_on_error)
-            else:
-                stage.wait(timeout, stop_on_error)
-            return
-    when = concurrent.futures.FIRST_EXCEPTION if stop_on_error else None
-    wait(futures, timeout, when or concurrent.futures.ALL_COMPLETED)
-
-
-def wait(
-    futures: Iterable[Future],
-    timeout: float | None = None,
-    return_when: str = concurrent.futures.ALL_COMPLETED,
-) -> "concurrent.futures._base.DoneAndNotDoneFutures[Any]":
-    """Wait for futures, as `concurrent.futures.wait`; inside a task it runs nested chunks too.
-
-    Returns:  (done, not_done), two sets.
-    Raises:   TypeError: something is no future of lambdamr.
-    """
-    listed = _listed(futures)
-    begun = monotonic()
-    _help(listed, timeout, return_when)
-    left = None if timeout is None else max(0.0, timeout - (monotonic() - begun))
-    return concurrent.futures.wait(listed, left, return_when)
-
-
-def as_completed(futures: Iterable[Future], timeout: float | None = None) -> Iterator[Future]:
-    """Yield futures as they end, as `concurrent.futures.as_completed`.
-
-    Raises:  TypeError: something is no future of lambdamr. TimeoutError: not all ended in time.
-    """
-    return _as_completed(_listed(futures), timeout)
-
-
-def _as_completed(listed: list[Future], timeout: float | None) -> Iterator[Future]:
-    deadline = None if timeout is None else monotonic() + timeout
-    if not any(future._stage.helps for future in listed):
-        completed = concurrent.futures.as_completed(listed, timeout)
-        yield from cast("Iterator[Future]", completed)
-        return
-    while listed:
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        done, _ = wait(listed, left, concurrent.futures.FIRST_COMPLETED)
-        if not done:
-            raise TimeoutError(f"{len(listed)} futures unfinished")
-        yield from (future for future in listed if future in done)
-        listed = [future for future in listed if future not in done]
-
-
-def get_all_results(
-    futures: "Futures | Iterable[Future]", timeout: float | None = None
-) -> list[Any]:
-    """Return the values of futures, in order (PyWren's name).
-
-    Raises:  the first exception; TimeoutError; TypeError: something is no future of lambdamr.
-    """
-    listed = futures if isinstance(futures, Futures) else Futures(_listed(futures))
-    return listed.result(timeout)
-
-
-def _listed(futures: Iterable[Future]) -> list[Future]:
-    """Return what was given to wait for as a list.
-
-    Raises:  TypeError: it holds something else than our futures.
-    """
-    if isinstance(futures, Future) or not isinstance(futures, Iterable):
-        raise TypeError(f"Expected an iterable of lambdamr futures, got {_shown(futures)}.")
-    listed = list(futures)
-    for each in listed:
-        if not isinstance(each, Future):
-            raise TypeError(f"Expected lambdamr futures, got {_shown(each)}.")
-    return listed
-
-
-def _shown(given: object) -> str:
-    """Return what was given in place of futures, and what to do about it."""
-    shown = repr(given)
-    text = f"{shown[:80]}{'…' if len(shown) > 80 else ''} ({type(given).__name__})"
-    if isinstance(given, Future):
-        return f"{text}: put it in a list"
-    if isinstance(given, Futures):
-        return f"{text}: join several as [*first, *second]"
-    if isinstance(given, _BaseFuture):
-        return f"{text}: wait for futures of others with concurrent.futures"
-    return f"{text}: futures are what submit and map return"
-
-
-def _help(futures: Sequence[Future], timeout: float | None, return_when: str) -> None:
-    """Run nested chunks in this task until what is waited for has come."""
-
-    def is_over() -> bool:
-        done = [future for future in futures if future.done()]
-        if return_when == concurrent.futures.FIRST_COMPLETED and done:
-            return True
-        if return_when == concurrent.futures.FIRST_EXCEPTION:
-            return len(done) == len(futures) or any(map(_has_raised, done))
-        return len(done) == len(futures)
-
-    for stage in {id(future._stage): future._stage for future in futures}.values():
-        timeout = stage.help_until(is_over, timeout)
-
-
-def _has_failed(future: _BaseFuture[Any]) -> bool:
+def has_failed(future: _BaseFuture[Any]) -> bool:
+    """Whether a future that is done has an exception, or was cancelled."""
     return future.cancelled() or _BaseFuture.exception(future) is not None
-
-
-def _has_raised(future: Future) -> bool:
-    return not future.cancelled() and _BaseFuture.exception(future) is not None
 
 
 def _exception(future: Future) -> BaseException | None:

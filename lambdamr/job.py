@@ -1,6 +1,6 @@
 """A map_reduce job: planned, followed, and its result."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,17 +8,21 @@ from itertools import chain, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lambdamr.futures import Futures, Progress, as_completed
+from lambdamr.futures import Futures, Progress
 from lambdamr.reports import JobReport, report_of
 from lambdamr.submission import StageDraft
+from lambdamr.waiting import as_completed
 from lambdamr_runtime.errors import CorruptObject, DuplicateKey, JobFailed, ReceiptMismatch
 from lambdamr_runtime.wire import StageKind
 
 if TYPE_CHECKING:
+    import os
+
     from pandas import DataFrame
 
     from lambdamr.backend import Backend
     from lambdamr.output import Output
+    from lambdamr.plots import Plot
     from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.barrier import Report
     from lambdamr_runtime.mapreduce import Mapped, Reduced
@@ -333,6 +337,36 @@ class Job:
         """Wait for the end of the job, and return what it did. A failed job has a report too."""
         self.wait()
         return report_of(self._job.stages)
+
+    def plot(self, kind: str = "timeline", path: "str | os.PathLike[str] | None" = None) -> "Plot":
+        """Wait for the end of the job, and draw where its time or money went.
+
+        Args:    kind: "timeline", what each lane did and waited for; "histogram", how long the
+                 tasks took; "cost", what each component cost.
+                 path: also write the figure there; the suffix (.png, .svg, .pdf) says how.
+        Returns:  a matplotlib figure, which notebooks show.
+        Raises:  ImportError: matplotlib is not installed (lambdamr[plots]).
+                 ValueError: an unknown kind, or nothing to draw.
+        """
+        from lambdamr.plots import plot  # an extra, and half a second
+
+        self.wait()
+        return plot(self._job.stages, kind, path, {})
+
+    def __await__(self) -> Generator[Any, None, dict[Any, Any]]:
+        """`await job` is what `result()` returns or raises, without blocking the event loop.
+
+        Cancelling the await does not cancel the job: others may wait for it. `cancel()` does.
+        """
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> dict[Any, Any]:
+        import asyncio  # only a program that awaits has it
+
+        from lambdamr.asynchronous import job_over
+
+        await job_over(self._job)
+        return await asyncio.to_thread(self.result)  # the output is read from the store
 
     def cancel(self) -> bool:
         """Cancel the job; False if it has ended already."""
