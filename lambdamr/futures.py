@@ -70,8 +70,23 @@ class Future(_BaseFuture[Any]):
 
         return revive_traceback(self._frames)
 
+    @property
+    def log(self) -> bytes:
+        """The bytes behind `logs()` of a task that is done, for the library's own use."""
+        return self._log
+
     def logs(self) -> str:
-        """Return the tail of what the task wrote to stdout and stderr; empty until it is done."""
+        """Return the tail of what the task wrote to stdout and stderr, its logging included.
+
+        Of a running task: what it has written so far, on a local backend. Its worker is asked for
+        that, so this takes up to half a second; empty of a task that does not run.
+        """
+        if not self.done():
+            from lambdamr.logs import running_log  # only a task that runs needs it
+
+            tail = running_log(self._stage, self.task)
+            if not self.done():
+                return tail.decode("utf-8", "backslashreplace")
         return self._log.decode("utf-8", "backslashreplace")
 
     def result(self, timeout: float | None = None) -> Any:

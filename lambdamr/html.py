@@ -12,8 +12,8 @@ _CARD = (
     "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45;max-width:760px;"
     "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:10px 14px"
 )
-_TABLE = "border-collapse:collapse;width:100%;margin:8px 0 0;font-size:13px;color:inherit"
-_CELL = "padding:2px 10px 2px 0;border:none;vertical-align:middle;color:inherit;background:none"
+_TABLE = "border-collapse:collapse;margin:8px 0 0;font-size:13px;color:inherit"
+_CELL = "padding:2px 16px 2px 0;border:none;vertical-align:middle;color:inherit;background:none"
 _MONO = "font-family:ui-monospace,monospace;font-size:12px"
 
 
@@ -54,6 +54,10 @@ def bar(done: float, failed: float) -> str:
 def lines(texts: Iterable[str]) -> str:
     """Return small lines of text."""
     return "".join(f"<div style='opacity:.75'>{escape(text)}</div>" for text in texts)
+
+
+def plain(text: str) -> str:
+    return f"<span>{escape(text)}</span>"
 
 
 def code(text: str) -> str:

@@ -6,6 +6,7 @@ nothing here needs a display, or changes what pyplot does.
 
 import os
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -156,13 +157,13 @@ def histogram(seconds: Mapping[str, Sequence[float]]) -> Plot:
     panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     for axes, (name, values), colour in zip(panels, shown.items(), _cycle(len(shown)), strict=True):
         unit, scale = ("ms", 1000.0) if max(values) < 1 else ("s", 1.0)
-        axes.hist([value * scale for value in values], bins=min(40, max(8, len(values) // 4)),
-                  color=colour)  # fmt: skip
-        middle = sorted(values)[len(values) // 2] * scale
+        longest, middle = max(values) * scale, median(values) * scale
+        bins = min(40, max(8, len(values) // 4))
+        axes.hist([value * scale for value in values], bins, (0, longest), color=colour)
         axes.axvline(middle, color="#444a55", linewidth=1, linestyle="--")
         axes.set_title(
             f"{name}: {len(values):,} tasks, median {middle:,.3g} {unit}, "
-            f"longest {max(values) * scale:,.3g} {unit}",
+            f"longest {longest:,.3g} {unit}",
             fontsize=10, loc="left",
         )  # fmt: skip
         axes.set_ylabel("tasks")

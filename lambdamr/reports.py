@@ -97,7 +97,7 @@ class JobReport:
             yield f"receipts: {f'differ: {differ}' if wrong else f'{said}: all balance'}"
         if self.partial:
             failed = sum(each.failed for each in self.stages.values())
-            yield f"partial: {failed:,} tasks failed, and the output lacks what is theirs"
+            yield f"partial: {failed:,} tasks failed, nothing of theirs is in the results"
         yield from _memory(self.timing.values())
 
 
@@ -154,10 +154,7 @@ def _memory(timings: Iterable[StageTiming]) -> Iterator[str]:
     if advised:
         # A function's share of a CPU goes with its memory, and it is billed by memory and time.
         saved = 1 - advised / largest.memory_mb
-        text += (
-            f"; --memory {advised} would cost up to {saved:.0%} less where tasks wait rather than "
-            "compute"
-        )
+        text += f"; --memory {advised} costs up to {saved:.0%} less, if tasks wait, not compute"
     yield text
 
 

@@ -143,7 +143,7 @@ class TrackedStage:
                 value = serialize.loads(frame.payload)
             else:
                 record = serialize.load_error(frame.payload, source)
-                error = serialize.revive(record)
+                error = serialize.revive(record, frame.log)
                 future.remember_frames(record.frames)
         except BaseException as broken:  # unpickling runs the user's code, SystemExit included
             error = broken

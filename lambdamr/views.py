@@ -151,7 +151,7 @@ def _row(row: Row, ended: bool) -> Sequence[str]:
 
 def _failure_row(failure: Failure) -> Sequence[str]:
     place = f"<br>{html.code(failure.place)}" if failure.place else ""
-    return html.code(failure.name), html.code(failure.given), html.red(failure.error) + place
+    return html.plain(failure.name), html.code(failure.given), html.red(failure.error) + place
 
 
 def _state(job: "TrackedJob") -> str:
@@ -192,7 +192,7 @@ def _failure(future: "Future") -> Failure:
     if known is None:
         error = _error(future)
         known = _shown[future] = Failure(
-            f"{future.stage.run.stage.name} {future.task:,}",
+            f"{future.stage.run.stage.name} task {future.task:,}",
             _given(future),
             _last_line(error),
             _place(error),

@@ -28,6 +28,7 @@ from lambdamr_runtime.limits import (
     SLICE_S,
     TOMBSTONE_S,
 )
+from lambdamr_runtime.logs import LogWatch, capture_logging
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import KEPT_THREAD, Hygiene, Output, ProgressPage, Spool
 from lambdamr_runtime.store import Store, local_path, open_store
@@ -133,7 +134,10 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     modules = ShippedModules(os.path.join(settings.scratch, "modules"))
     near = local_path(settings.root) is not None
     look_s = NEAR_LOOK_S if near else TOMBSTONE_S
-    tombstones = _TombstoneWatch(store, link, shared.page, look_s)
+    capture_logging()
+    # Elsewhere a look costs money, and the platform keeps logs of its own.
+    logs = LogWatch(store, shared.page.running, shared.output.peek) if near else None
+    tombstones = _TombstoneWatch(store, link, shared.page, look_s, logs)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
     cache = Cache(_cache_bytes(settings.memory_mb))
     turn = _Turn()
@@ -176,7 +180,7 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         if message is None:
             return
         event = Event.decode(message[1])
-        tombstones.watch(event.job)
+        tombstones.watch(event.job, event.stage)
         turn.begin()
         try:
             rest = main.run(event)
@@ -242,19 +246,29 @@ class _Link:
 class _TombstoneWatch:
     """A thread that sees that the running job is cancelled, or the parent dead."""
 
-    def __init__(self, store: Store, link: _Link, page: ProgressPage, look_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        link: _Link,
+        page: ProgressPage,
+        look_s: float,
+        logs: LogWatch | None,
+    ) -> None:
         self._store = store
         self._link = link
         self._page = page
         self._look_s = look_s
+        self._logs = logs
         self._job = ""
+        self._stage = 0
         self._parent = os.getppid()
         self._tick = threading.Event()
         threading.Thread(target=self._run, name=KEPT_THREAD, daemon=True).start()
 
-    def watch(self, job: str) -> None:
+    def watch(self, job: str, stage: int = 0) -> None:
         """Watch this job from now on; "": none."""
         self._page.beat()
+        self._stage = stage
         self._job = job
 
     def _run(self) -> None:
@@ -267,6 +281,8 @@ class _TombstoneWatch:
                 if job and self._store.exists(JobKeys(job).cancelled) and job == self._job:
                     self._link.tell(Verb.CANCELLED, job.encode())
                     self._job = ""
+                if job and self._logs is not None:
+                    self._logs.look(job, self._stage)
             except LambdamrError as error:  # the running task sees a broken store by itself
                 sys.stderr.write(f"lambdamr: cannot look for a cancellation: {error}\n")
 

@@ -31,6 +31,9 @@ a larger one is read chunk by chunk."""
 LOG_BYTES = 64 * KIB
 """What is kept of a task's stdout and stderr: the tail."""
 
+SHOWN_LOG_BYTES = 2 * KIB
+"""How much of that an error message shows."""
+
 OUTPUT_BYTES = 16 * MIB
 """What the output of a running task may take on disk; more of it is freed, up to the tail."""
 

@@ -5,6 +5,7 @@ watches): files without a name and a page of shared memory, made before the fork
 """
 
 import contextlib
+import logging
 import mmap
 import os
 import random
@@ -157,6 +158,11 @@ class Output:
         os.ftruncate(self._fd, 0)
         return tail
 
+    def peek(self) -> tuple[int, bytes]:
+        """Return how many bytes were written since the last `take`, and the tail of them."""
+        size = os.fstat(self._fd).st_size
+        return size, os.pread(self._fd, LOG_BYTES, max(0, size - LOG_BYTES))
+
     def trim(self) -> None:
         """Free the disk of what no tail will hold: a task may print without end."""
         status = os.fstat(self._fd)
@@ -201,6 +207,8 @@ class Hygiene:
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._threads = threading.active_count()
+        self._root_logger = logging.getLogger()
+        self._logging = (list(self._root_logger.handlers), self._root_logger.level)
 
     def begin(self) -> None:
         """Draw random seeds anew: forked and warm processes would all draw the same numbers."""
@@ -212,6 +220,10 @@ class Hygiene:
     def restore(self) -> bool:
         """Clean up, and say whether the process may go on: not with a thread or a child left."""
         os.umask(self._umask)
+        logger = self._root_logger
+        if (logger.handlers, logger.level) != self._logging:
+            logger.handlers[:] = self._logging[0]
+            logger.setLevel(self._logging[1])
         with contextlib.suppress(OSError):  # the folder of the start may be gone: stay
             os.chdir(self._cwd)
         if _encoded_environment() != self._encoded:
