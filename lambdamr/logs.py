@@ -90,12 +90,15 @@ class _Seen:
         self._end = b""
 
     def running(self, log: LiveLog) -> str:
-        """Return what is new in the tail of a running task."""
+        """Return the whole lines that are new in the tail of a running task."""
         if log.number != self._number or log.size < self._size:
             self._size = 0  # it runs again, in another process
         new = log.tail[-(log.size - self._size) :] if log.size > self._size else b""
-        self._number, self._size = log.number, log.size
-        self._end = log.tail[-OVERLAP:]
+        new = new[: new.rfind(b"\n") + 1]
+        if new:
+            line_end = log.tail.rfind(b"\n") + 1
+            self._number, self._size = log.number, log.size - len(log.tail) + line_end
+            self._end = log.tail[max(0, line_end - OVERLAP) : line_end]
         return _text(new)
 
     def ended(self, log: bytes) -> str:

@@ -557,7 +557,9 @@ class TestFutures:
         )
         html = futures._repr_html_()
         assert futures.job_id in html
-        assert "<td>failed</td><td style='text-align:right'>2</td>" in html
+        assert "5 / 5" in html
+        assert "2 failed" in html
+        assert "ValueError: 1 is odd" in html
         held = executor.map(pass_gate, [gate.path])
         assert repr(held).endswith("1 tasks: 1 pending>")
         assert not held.done()
@@ -582,7 +584,7 @@ class TestFutures:
         assert futures.wait() == (set(), set())
         assert list(futures.as_completed()) == []
         assert repr(futures) == "<lambdamr.Futures job=none 0 tasks: >"
-        assert "0 tasks" in futures._repr_html_()
+        assert "futures of no job" in futures._repr_html_()
         assert lambdamr.get_all_results([]) == []
 
     def test_get_all_results(self, executor: lambdamr.Executor) -> None:
