@@ -366,6 +366,9 @@ class Job:
         from lambdamr.asynchronous import job_over
 
         await job_over(self._job)
+        if self._state() == "cancelled":  # asyncio would take it for the end of who awaits
+            await asyncio.to_thread(self.wait)
+            raise CancelledError
         return await asyncio.to_thread(self.result)  # the output is read from the store
 
     def cancel(self) -> bool:
