@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
@@ -179,6 +179,17 @@ class TrackedJob:
         left = self.stages[-1].help_until(lambda: self.is_over, timeout)
         with self.changed:
             return self.changed.wait_for(lambda: self.is_over, left)
+
+    def left_s(self) -> float:
+        """Return what is left of the job's time limit, seconds; infinite without one.
+
+        Whichever clock is ahead: one that was set back makes no job endless.
+        """
+        limit_s = self.manifest.timeout_s
+        if limit_s is None:
+            return float("inf")
+        followed_s = monotonic() - self.followed_since
+        return min(self.manifest.deadline_s - time(), limit_s - followed_s)
 
     def begin_launch(self) -> bool:
         """Go from WAITING to LAUNCHED; False where the job ended while it waited."""
