@@ -46,8 +46,11 @@ if TYPE_CHECKING:
     from lambdamr import reducers
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
+    from lambdamr.deleting import delete
+    from lambdamr.failures import Failure
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job, JobReport
+    from lambdamr.stragglers import Straggler
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 # What is logged is shown where the program asks for it, never by logging's last resort on stderr.
@@ -57,12 +60,15 @@ _LOADED_ON_USE = {
     "JobReport": "lambdamr.job",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
+    "delete": "lambdamr.deleting",
+    "Failure": "lambdamr.failures",
     "blocks": "lambdamr.inputs",
     "csv": "lambdamr.inputs",
     "jsonl": "lambdamr.inputs",
     "lines": "lambdamr.inputs",
     "objects": "lambdamr.inputs",
     "records": "lambdamr.inputs",
+    "Straggler": "lambdamr.stragglers",
     "reducers": "lambdamr",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
@@ -75,6 +81,7 @@ __all__ = [
     "Data",
     "DuplicateKey",
     "Executor",
+    "Failure",
     "Future",
     "Futures",
     "InputChanged",
@@ -95,6 +102,7 @@ __all__ = [
     "ResultNotSerializable",
     "RuntimeMismatch",
     "StoreError",
+    "Straggler",
     "TaskFailed",
     "TaskLost",
     "TaskOutOfMemory",
@@ -108,6 +116,7 @@ __all__ = [
     "blocks",
     "clean",
     "csv",
+    "delete",
     "get_all_results",
     "jsonl",
     "lines",

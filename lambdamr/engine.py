@@ -23,11 +23,19 @@ class Engine:
         self.backend = backend
         self.poller = Poller(backend)
         self._known: set[str] = set()
+        self._finishing = False
+        """Whether the workers stop as soon as nothing is outstanding."""
         backend.connect(self.poller)
 
     def start(self, submission: Submission) -> TrackedJob:
-        """Store and launch a job; one that waits for futures is launched by the last of them."""
+        """Store and launch a job; one that waits for futures is launched by the last of them.
+
+        Raises:  RuntimeError: after shutdown.
+        """
+        if self._finishing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         job = TrackedJob(submission.manifest, self.backend, self.poller)
+        job.engine = self
         job.modules = submission.modules
         if not submission.awaited:
             submission.store(self.backend.store, self._known)
@@ -112,6 +120,7 @@ class Engine:
 
     def finish(self, wait: bool) -> None:
         """Stop the workers when nothing is outstanding any more."""
+        self._finishing = True
         if wait:
             self.poller.wait_until_idle()
             self._close()

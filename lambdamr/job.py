@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from lambdamr.backend import Backend
+    from lambdamr.failures import Failure
     from lambdamr.output import Output
     from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.barrier import Report, Totals
@@ -416,6 +417,40 @@ class Job:
             dict(zip(names, end.stages, strict=False)),
         )
 
+    def failures(self, timeout: float | None = None) -> "list[Failure]":
+        """Wait for the end of the job, and return which tasks failed: task, input, exception, log.
+
+        Raises:  TimeoutError: not done in time; the job goes on.
+        """
+        from lambdamr.failures import failures_of
+
+        self._wait_for_end(timeout)
+        return failures_of(future for stage in self._job.stages for future in stage.futures)
+
+    def retry_failed(self, timeout: float | None = None) -> "Job":
+        """Run the job again, as a new one, with the same functions and inputs: map tasks that had
+        a result are taken over, not run again.
+
+        Returns:  the new job, whose result is that of all tasks; this one where nothing failed.
+        Raises:   TimeoutError: not done in time. RuntimeError: after shutdown; then
+                  `lambdamr.attach(job_id).retry_failed()`. ValueError: its output is placed.
+        """
+        from lambdamr.retrying import retry_job
+
+        self._wait_for_end(timeout)
+        if self._state() == "done" and not self.failures():
+            return self
+        return Job(retry_job(self._job), self._progress)
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove all that is stored of the job, but nothing under output=.
+
+        Args:    force: cancel it, if it runs. Raises:  JobRunning: it runs, and no *force*.
+        """
+        from lambdamr.deleting import delete_tracked
+
+        delete_tracked(self._job, force)
+
     def cancel(self) -> bool:
         """Cancel the job; False if it has ended already."""
         if self._job.is_over:
@@ -444,8 +479,7 @@ class Job:
         return self._job.end.status if self._job.end is not None else "running"
 
     def _parts(self, timeout: float | None) -> "list[Reduced | Mapped]":
-        if not self.wait(timeout):
-            raise TimeoutError(f"Job {self.job_id} was not done within {timeout} s; it goes on.")
+        self._wait_for_end(timeout)
         end = self._job.end
         if end is not None and end.status == "cancelled":
             raise CancelledError
@@ -453,6 +487,10 @@ class Job:
             self._raise_failure(end)
         has_value = (each for each in self.reduce_futures if each.exception() is None)
         return [future.result() for future in has_value]
+
+    def _wait_for_end(self, timeout: float | None) -> None:
+        if not self.wait(timeout):
+            raise TimeoutError(f"Job {self.job_id} was not done within {timeout} s; it goes on.")
 
     def _raise_failure(self, end: "Report") -> None:
         """Raise what a task raised, or else why the job failed."""

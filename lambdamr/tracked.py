@@ -16,6 +16,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
 
 if TYPE_CHECKING:
+    from lambdamr.engine import Engine
     from lambdamr.tracking import Poller
     from lambdamr_runtime.barrier import Report
 
@@ -160,6 +161,8 @@ class TrackedJob:
         self.modules: frozenset[str] = frozenset()
         """Modules that its pickles refer to, where this client submitted it: whoever takes its
         results as arguments needs them too."""
+        self.engine: Engine | None = None
+        """What runs the executor's jobs: where a job that runs this one's tasks again starts."""
         self.end: Report | None = None
         """How the job ended, where that was looked for."""
         self.take_over: Callable[[], None] | None = None

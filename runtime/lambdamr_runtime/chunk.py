@@ -162,7 +162,7 @@ class ChunkRunner:
         tries = 1
         while True:
             try:
-                given = serialize.loads(arg.data) if isinstance(arg, Deferred) else arg
+                given = arg.load() if isinstance(arg, Deferred) else arg
                 payload = serialize.dump_result(work.run(env, task, given), env.dumps)
                 kind = FrameKind.VALUE
                 break
