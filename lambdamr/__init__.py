@@ -27,6 +27,8 @@ from lambdamr_runtime.errors import (
     InvalidPairs,
     JobFailed,
     JobNotFound,
+    JobRunning,
+    JobTimeout,
     LambdamrError,
     NotSerializable,
     ReceiptMismatch,
@@ -48,9 +50,12 @@ if TYPE_CHECKING:
     from lambdamr.asynchronous import as_completed_async
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
+    from lambdamr.deleting import delete
+    from lambdamr.failures import Failure
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job
     from lambdamr.reports import JobReport
+    from lambdamr.stragglers import Straggler
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 # What is logged is shown where the program asks for it, never by logging's last resort on stderr.
@@ -61,12 +66,15 @@ _LOADED_ON_USE = {
     "as_completed_async": "lambdamr.asynchronous",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
+    "delete": "lambdamr.deleting",
+    "Failure": "lambdamr.failures",
     "blocks": "lambdamr.inputs",
     "csv": "lambdamr.inputs",
     "jsonl": "lambdamr.inputs",
     "lines": "lambdamr.inputs",
     "objects": "lambdamr.inputs",
     "records": "lambdamr.inputs",
+    "Straggler": "lambdamr.stragglers",
     "reducers": "lambdamr",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
@@ -79,6 +87,7 @@ __all__ = [
     "Data",
     "DuplicateKey",
     "Executor",
+    "Failure",
     "Future",
     "Futures",
     "InputChanged",
@@ -89,6 +98,8 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "JobReport",
+    "JobRunning",
+    "JobTimeout",
     "LambdamrError",
     "NotSerializable",
     "ReceiptMismatch",
@@ -97,6 +108,7 @@ __all__ = [
     "ResultNotSerializable",
     "RuntimeMismatch",
     "StoreError",
+    "Straggler",
     "TaskFailed",
     "TaskLost",
     "TaskOutOfMemory",
@@ -111,6 +123,7 @@ __all__ = [
     "blocks",
     "clean",
     "csv",
+    "delete",
     "get_all_results",
     "jsonl",
     "lines",

@@ -1,6 +1,7 @@
 """What an executor has once it runs, and how that ends."""
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -15,6 +16,8 @@ from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
 from lambdamr_runtime.errors import StoreError
 
+logger = logging.getLogger(__name__)
+
 
 class Engine:
     """The backend, the poller, and the jobs between them."""
@@ -25,11 +28,19 @@ class Engine:
         self.closed = threading.Event()
         """Set when the workers have been stopped."""
         self._known: set[str] = set()
+        self._finishing = False
+        """Whether the workers stop as soon as nothing is outstanding."""
         backend.connect(self.poller)
 
     def start(self, submission: Submission) -> TrackedJob:
-        """Store and launch a job; one that waits for futures is launched by the last of them."""
+        """Store and launch a job; one that waits for futures is launched by the last of them.
+
+        Raises:  RuntimeError: after shutdown.
+        """
+        if self._finishing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         job = TrackedJob(submission.manifest, self.backend, self.poller)
+        job.engine = self
         job.modules = submission.modules
         if not submission.awaited:
             submission.store(self.backend.store, self._known)
@@ -114,15 +125,36 @@ class Engine:
 
     def finish(self, wait: bool) -> None:
         """Stop the workers when nothing is outstanding any more."""
+        self._finishing = True
         if wait:
             self.poller.wait_until_idle()
             self._close()
         else:
             self.poller.when_idle(self._close)
 
+    def abandon(self) -> None:
+        """Cancel what is outstanding, and stop the workers without waiting for anything.
+
+        In a thread of its own, which no signal interrupts: one more Ctrl-C ends this wait alone.
+        """
+        thread = threading.Thread(target=self._abandon, name="lambdamr-end", daemon=True)
+        thread.start()
+        thread.join()
+
+    def _abandon(self) -> None:
+        self._finishing = True
+        try:
+            self.cancel(everything=True)
+        except StoreError as error:  # all is cancelled here nevertheless
+            logger.warning("Could not put every tombstone: %s", error)
+        finally:
+            self._close()
+
     def _close(self) -> None:
-        self.backend.close()
-        _engines.discard(self)
+        try:
+            self.backend.close()
+        finally:
+            _engines.discard(self)
         self.closed.set()
 
     def stop_with(self, executor: object) -> None:

@@ -106,9 +106,11 @@ class LocalBackend:
         return False
 
     def close(self) -> None:
-        self._pool.close()
-        if self._ownership.release():
-            clean_daily(self.store, self._keep_days)
+        try:
+            self._pool.close()
+        finally:
+            if self._ownership.release():
+                clean_daily(self.store, self._keep_days)
 
 
 @dataclass(slots=True, eq=False)
@@ -180,12 +182,14 @@ class _Pool:
         patience costs nothing.
         """
         with self._lock:
-            self._quiet.wait_for(self._is_quiet, SETTLE_S)
-            thread = self._thread
-            if thread is not None and not self._closing:
-                os.write(self._wake_out, b"x")
-            self._closing = True
-            self._queue.clear()
+            try:
+                self._quiet.wait_for(self._is_quiet, SETTLE_S)
+            finally:  # Ctrl-C ends the patience, not the stop
+                thread = self._thread
+                if thread is not None and not self._closing:
+                    os.write(self._wake_out, b"x")
+                self._closing = True
+                self._queue.clear()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

@@ -52,7 +52,9 @@ class JobReport:
 
     @property
     def partial(self) -> bool:
-        """Whether the job is done although tasks have failed: its output lacks theirs."""
+        """Whether the job is done without the data of tasks that failed: max_failures= of a
+        map_reduce, or a map, allowed that.
+        """
         return self.status == "done" and any(each.failed for each in self.stages.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +70,8 @@ class JobReport:
             file.write(text)
 
     def __repr__(self) -> str:
-        lines = [f"job {self.job_id}: {self.status} in {self.seconds:.2f} s"]
+        partial = ", partial" if self.partial else ""
+        lines = [f"job {self.job_id}: {self.status}{partial} in {self.seconds:.2f} s"]
         if self.reason:
             lines.append(f"  {self.reason}")
         for name, totals in self.stages.items():
@@ -119,6 +122,8 @@ def _counts(totals: Totals) -> Iterator[str]:
     spent = [f"{name} {seconds:.2f}" for name, seconds in phases if seconds >= SHOWN_S]
     if spent:
         yield f"seconds: {' · '.join(spent)}"
+    if totals.retries or totals.deaths:
+        yield f"retries: {totals.retries:,} of the user's, {totals.deaths:,} after lost processes"
     if totals.failed:
         yield f"{totals.failed:,} failed"
 
@@ -131,13 +136,9 @@ def _waits(timing: StageTiming) -> Iterator[str]:
         said.append(f"queued {timing.queued_s:.2f} s at most")
     if said:
         yield f"waits: {' · '.join(said)}"
-    if timing.retries:
-        yield f"retries: {timing.retries:,} calls repeated (retries=)"
-    if timing.infrastructure_retries:
-        yield f"retries: {timing.infrastructure_retries:,} after their process had died"
     if timing.stragglers:
         named = ", ".join(
-            f"task {each.task:,} ({each.seconds:.2f} s, {each.times_median:.0f} × the median)"
+            f"task {each.task:,} ({each.seconds:.2f} s, {each.multiple:.0f} × the median)"
             for each in timing.stragglers[:SHOWN_STRAGGLERS]
         )
         more = len(timing.stragglers) - SHOWN_STRAGGLERS
@@ -202,10 +203,12 @@ def _totals(stage: "TrackedStage") -> Totals:
         return end.stages[stage.run.index]
     totals = Totals(tasks=stage.resolved)
     for future in stage.futures:
-        if future.stats is not None:
-            totals += Totals(task_seconds=future.stats.seconds)
+        stats = future.stats
+        if stats is not None:
+            totals += Totals(task_seconds=stats.seconds, retries=max(0, stats.tries - 1))
             totals += totals_of(stage.value_of_ours(future.task))
-    return replace(totals, failed=stage.failed)
+    deaths = sum(chunk.attempt for chunk in stage.ran.values())
+    return replace(totals, failed=stage.failed, deaths=deaths)
 
 
 def _receipts(stages: "Sequence[TrackedStage]", totals: Sequence[Totals]) -> Iterator[Receipt]:

@@ -9,9 +9,11 @@ class TaskStats(NamedTuple):
     seconds: float
     """In the task itself, all tries together."""
     tries: int
-    """Calls of the function that the result took; 0 for a task that never ran."""
+    """Calls of the function in the execution that counts: 1, and those that `retries=` added; 0
+    for a task that never ran."""
     attempt: int
-    """Executions of its chunk that died before this one."""
+    """Executions of its chunk that died before the one that counts: retries of the infrastructure,
+    which `retries=` has no part in."""
     started_s: float
     """Seconds since the epoch at which its chunk began."""
     peak_mb: float

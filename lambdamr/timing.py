@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lambdamr.stats import ChunkStats
-from lambdamr.stragglers import Straggler, stragglers
+from lambdamr.stragglers import Straggler, find_stragglers
 from lambdamr_runtime.limits import PLANNED_MEMORY_MB
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ class StageTiming:
     """From the first chunk's begin to the last one's end."""
     task_seconds: float
     """In all tasks together."""
-    retries: int
-    """Further calls of functions that raised (`retries=`)."""
-    infrastructure_retries: int
-    """Executions of chunks that died and were repeated."""
     cold_starts: int
     """Events that waited for a process to start."""
     cold_s: float
@@ -56,20 +52,18 @@ class StageTiming:
 def timing_of(stage: "TrackedStage") -> StageTiming:
     """Return how a stage ran."""
     chunks = stage.ran.values()
-    stats = {future.task: future.stats for future in stage.futures if future.stats is not None}
+    stats = [future.stats for future in stage.futures]
     begin = min((chunk.started_s for chunk in chunks), default=0.0)
     cold = [chunk.cold_s for chunk in chunks if chunk.cold_s > 0]
     return StageTiming(
         seconds=max((chunk.ended_s for chunk in chunks), default=begin) - begin,
-        task_seconds=sum(each.seconds for each in stats.values()),
-        retries=sum(max(0, each.tries - 1) for each in stats.values() if each.seconds),
-        infrastructure_retries=sum(chunk.attempt for chunk in chunks),
+        task_seconds=sum(each.seconds for each in stats if each is not None),
         cold_starts=len(cold),
         cold_s=max(cold, default=0.0),
         queued_s=max((chunk.queued_s for chunk in chunks), default=0.0),
         peak_mb=max((chunk.peak_mb for chunk in chunks), default=0.0),
         memory_mb=stage.run.stage.memory_mb or PLANNED_MEMORY_MB,
-        stragglers=stragglers({task: each.seconds for task, each in stats.items()}),
+        stragglers=tuple(find_stragglers(stats)),
     )
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from lambdamr import html
-from lambdamr_runtime.errors import LambdamrError, RemoteTraceback
+from lambdamr.shown import shown_input
+from lambdamr_runtime.errors import RemoteTraceback
 
 if TYPE_CHECKING:
     from lambdamr.futures import Future, Futures
@@ -34,7 +35,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedTask:
     """A failed task."""
 
     name: str
@@ -55,7 +56,7 @@ class View:
     seconds: float
     """Since the submission, or until the end."""
     rows: tuple[Row, ...]
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedTask, ...] = ()
     note: str = ""
 
     @property
@@ -149,7 +150,7 @@ def _row(row: Row, ended: bool) -> Sequence[str]:
     )
 
 
-def _failure_row(failure: Failure) -> Sequence[str]:
+def _failure_row(failure: FailedTask) -> Sequence[str]:
     place = f"<br>{html.code(failure.place)}" if failure.place else ""
     return html.plain(failure.name), html.code(failure.given), html.red(failure.error) + place
 
@@ -169,7 +170,7 @@ def _age(job: "TrackedJob") -> float:
     return max(0.0, max(ends, default=job.manifest.created_s) - job.manifest.created_s)
 
 
-def _failures(stages: "Iterable[TrackedStage]") -> Iterable[Failure]:
+def _failures(stages: "Iterable[TrackedStage]") -> Iterable[FailedTask]:
     """Yield the first failed tasks; those of a job that were not run say nothing new."""
     left = SHOWN_FAILURES
     for stage in stages:
@@ -187,30 +188,21 @@ def _error(future: "Future") -> BaseException | None:
     return _BaseFuture.exception(future)
 
 
-def _failure(future: "Future") -> Failure:
+def _failure(future: "Future") -> FailedTask:
     known = _shown.get(future)
     if known is None:
         error = _error(future)
-        known = _shown[future] = Failure(
+        known = _shown[future] = FailedTask(
             f"{future.stage.run.stage.name} task {future.task:,}",
-            _given(future),
+            shown_input(future.stage, future.task),
             _last_line(error),
             _place(error),
         )
     return known
 
 
-_shown: "WeakKeyDictionary[Future, Failure]" = WeakKeyDictionary()
+_shown: "WeakKeyDictionary[Future, FailedTask]" = WeakKeyDictionary()
 """What was made of a failed task: its input is read from the store once."""
-
-
-def _given(future: "Future") -> str:
-    from lambdamr.arguments import shown_input
-
-    try:
-        return shown_input(future.stage, future.task)
-    except (LambdamrError, FileNotFoundError) as error:
-        return f"not shown ({type(error).__name__})"
 
 
 def _last_line(error: BaseException | None) -> str:

@@ -636,11 +636,13 @@ class TestImport:
             "as_completed_async",
             "attach",
             "clean",
+            "delete",
             "get_all_results",
             "wait",
         }
         inputs = {"blocks", "csv", "jsonl", "lines", "objects", "records"}
         classes = {"Data", "Future", "Futures", "Job", "JobReport", "TaskStats"}
+        classes |= {"Failure", "Straggler"}
         from lambdamr_runtime import errors
 
         public = calls | inputs | classes | set(errors.__all__) | {"__version__", "reducers"}
