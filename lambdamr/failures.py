@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
-    from lambdamr.futures import Future, TaskStats
+    from lambdamr.futures import Future
+    from lambdamr.stats import TaskStats
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -20,7 +20,7 @@ except ImportError as error:
         "Plots need matplotlib, which is not installed. Run: pip install 'lambdamr[plots]'"
     ) from error
 
-from lambdamr.timing import Span, SpanKind, spans_of
+from lambdamr.timing import Span, SpanKind, by_name, spans_of
 
 if TYPE_CHECKING:
     from lambdamr.tracked import TrackedStage
@@ -73,7 +73,7 @@ def plot(
     if kind == "cost":
         figure = cost_pie(cost)
     elif kind == "histogram":
-        figure = histogram({stage.run.stage.name: _seconds(stage) for stage in stages})
+        figure = histogram({name: _seconds(stage) for name, stage in by_name(stages).items()})
     else:
         jobs = list({stage.job_id: stage.job for stage in stages}.values())
         if len(jobs) > 1:
@@ -159,7 +159,7 @@ def histogram(seconds: Mapping[str, Sequence[float]]) -> Plot:
         unit, scale = ("ms", 1000.0) if max(values) < 1 else ("s", 1.0)
         longest, middle = max(values) * scale, median(values) * scale
         bins = min(40, max(8, len(values) // 4))
-        axes.hist([value * scale for value in values], bins, (0, longest), color=colour)
+        axes.hist([value * scale for value in values], bins=bins, range=(0, longest), color=colour)
         axes.axvline(middle, color="#444a55", linewidth=1, linestyle="--")
         axes.set_title(
             f"{name}: {len(values):,} tasks, median {middle:,.3g} {unit}, "

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lambdamr.timing import StageTiming, timing_of
+from lambdamr.timing import StageTiming, by_name, timing_of
 from lambdamr_runtime.barrier import Totals, totals_of
 from lambdamr_runtime.stopwatch import PHASES
 from lambdamr_runtime.wire import StageKind
@@ -150,19 +150,19 @@ def _memory(timings: Iterable[StageTiming]) -> Iterator[str]:
     largest = max(timings, key=lambda timing: timing.peak_mb, default=None)
     if largest is None or not largest.peak_mb:
         return
-    text = f"memory: {largest.peak_mb:,.0f} MB of {largest.memory_mb:,} used at most"
+    text = f"memory: {largest.peak_mb:,.0f} MB of {largest.memory_mb:,} used"
     advised = largest.advised_mb
     if advised:
         # A function's share of a CPU goes with its memory, and it is billed by memory and time.
         saved = 1 - advised / largest.memory_mb
-        text += f"; --memory {advised} costs up to {saved:.0%} less, if tasks wait, not compute"
+        text += f"; --memory {advised} would cost up to {100 * saved:.0f} % less where tasks wait"
     yield text
 
 
 def report_of(stages: "Sequence[TrackedStage]") -> JobReport:
     """Return the report of stages, which are those of one job or those that futures belong to."""
     jobs = list({stage.job_id: stage.job for stage in stages}.values())
-    names = _names(stages, len(jobs) > 1)
+    names = by_name(stages)
     totals = {name: _totals(stage) for name, stage in names.items()}
     return JobReport(
         ", ".join(job.manifest.job for job in jobs),
@@ -173,13 +173,6 @@ def report_of(stages: "Sequence[TrackedStage]") -> JobReport:
         {name: timing_of(stage) for name, stage in names.items()},
         tuple(_receipts(list(names.values()), list(totals.values()))),
     )
-
-
-def _names(stages: "Sequence[TrackedStage]", qualified: bool) -> "dict[str, TrackedStage]":
-    return {
-        f"{stage.job_id}/{stage.run.stage.name}" if qualified else stage.run.stage.name: stage
-        for stage in stages
-    }
 
 
 def _status(jobs: "Sequence[TrackedJob]") -> str:

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lambdamr.futures import TaskStats
+    from lambdamr.stats import TaskStats
 
 SLOW_MULTIPLE = 3.0
 """A task is a straggler from this multiple of the median on."""

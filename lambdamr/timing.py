@@ -1,7 +1,7 @@
 """When and for how long: what the outcomes of a job say of its attempts."""
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,15 @@ def timing_of(stage: "TrackedStage") -> StageTiming:
         memory_mb=stage.run.stage.memory_mb or PLANNED_MEMORY_MB,
         stragglers=tuple(find_stragglers(stats)),
     )
+
+
+def by_name(stages: "Sequence[TrackedStage]") -> "dict[str, TrackedStage]":
+    """Return stages by their names, before which stands the job where there are several."""
+    several = len({stage.job_id for stage in stages}) > 1
+    return {
+        f"{stage.job_id}/{stage.run.stage.name}" if several else stage.run.stage.name: stage
+        for stage in stages
+    }
 
 
 class SpanKind(enum.StrEnum):
