@@ -549,5 +549,5 @@ class Data:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         from lambdamr_runtime.references import load_data
 
-        packed_data(self.modules)
+        packed_data(self.key, self.modules)
         return load_data, (self.key,)
