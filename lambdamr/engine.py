@@ -22,15 +22,17 @@ class Engine:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.poller = Poller(backend)
-        self._known: set[str] = set()
+        self.known: set[str] = set()
+        """Keys of function objects that this client has stored."""
         backend.connect(self.poller)
 
     def start(self, submission: Submission) -> TrackedJob:
         """Store and launch a job; one that waits for futures is launched by the last of them."""
         job = TrackedJob(submission.manifest, self.backend, self.poller)
         job.modules = submission.modules
+        job.footprints = submission.footprints
         if not submission.awaited:
-            submission.store(self.backend.store, self._known)
+            submission.store(self.backend.store, self.known)
             self._launch(job, submission)
             return job
         self.poller.add(job)
@@ -73,7 +75,7 @@ class Engine:
             if len(job.stages) > 1 or job.pending == [1]:
                 for future in submission.awaited:
                     future.result()
-            submission.store(self.backend.store, self._known)
+            submission.store(self.backend.store, self.known)
             self._launch(job, submission)
         except BaseException as error:  # the call's futures get it, whatever it is
             self._fail(job, error, "an argument failed")

@@ -7,7 +7,7 @@ Requests-Tier1, Requests-Tier2, TimedStorage-ByteHrs and DataTransfer-Out-Bytes,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 PRICES_DATE = "2026-09"
 """When the table was last compared with the price list."""
@@ -83,10 +83,10 @@ def prices_of(region: str, changes: Mapping[str, float] | None = None) -> Prices
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"There is no price {name!r}; the names are {', '.join(known)}.")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        if not _is_price(value):
             raise ValueError(f"The price {name} must be a number >= 0, got {value!r}.")
     if region in PRICES:
-        return replace(PRICES[region], **given)
+        return Prices(region, **{**_fields(PRICES[region]), **given})
     missing = {"put", "get", "storage_gb_month", "transfer_gb"} - set(given)
     if missing:
         raise ValueError(
@@ -94,3 +94,12 @@ def prices_of(region: str, changes: Mapping[str, float] | None = None) -> Prices
             f"{', '.join(sorted(missing))} in the table [prices] of config.toml, or as prices=."
         )
     return Prices(region, **given)
+
+
+def _is_price(value: object) -> bool:
+    """Whether a value of a configuration file can be one."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+
+
+def _fields(prices: Prices) -> dict[str, float]:
+    return {each.name: getattr(prices, each.name) for each in fields(prices) if each.name != "region"}

@@ -91,6 +91,8 @@ class Submission:
     """Names of modules that the pickles refer to."""
     footprints: tuple[Footprint, ...] = ()
     """By stage."""
+    drafts: tuple[StageDraft, ...] = ()
+    """What was packed."""
 
     def store(self, store: "Store", known: set[str]) -> None:
         """Write what workers will read, the manifest last.
@@ -155,7 +157,9 @@ def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) ->
             functions, args, closures, references, stages, strict=True
         )
     )
-    return Submission(manifest, manifest.encode(), tuple(objects), awaited, modules, footprints)
+    return Submission(
+        manifest, manifest.encode(), tuple(objects), awaited, modules, footprints, tuple(drafts)
+    )
 
 
 def _apart(packed: bytes, chunks: int) -> int:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
 
 if TYPE_CHECKING:
+    from lambdamr.submission import Footprint
     from lambdamr.tracking import Poller
     from lambdamr_runtime.barrier import Report
 
@@ -34,6 +36,30 @@ class Launch(enum.Enum):
     """It ended while it waited."""
 
 
+@dataclass(slots=True)
+class Spent:
+    """What the chunks of a stage took that this client has seen the outcomes of."""
+
+    chunks: int = 0
+    seconds: float = 0.0
+    """Of whole chunks, from their arguments to their outcome."""
+    results_stored: int = 0
+    """Chunks with results beside their outcome."""
+    deaths: int = 0
+    """Executions that died before the ones that ended."""
+    workers: set[str] = field(default_factory=set)
+    last_s: float = 0.0
+    """When the last chunk ended, seconds since the epoch."""
+
+    def add(self, outcome: Outcome) -> None:
+        self.chunks += 1
+        self.seconds += outcome.seconds
+        self.results_stored += bool(outcome.results)
+        self.deaths += outcome.attempt
+        self.workers.add(outcome.worker)
+        self.last_s = max(self.last_s, outcome.started_s + outcome.seconds)
+
+
 class TrackedStage:
     """The futures of one stage, and which of its chunks are still to come."""
 
@@ -49,6 +75,7 @@ class TrackedStage:
         """Tasks whose cancellation is decided."""
         self.failed = 0
         """Tasks that have failed or were cancelled: counted when their futures say so too."""
+        self.spent = Spent()
 
     @property
     def job_id(self) -> str:
@@ -109,6 +136,7 @@ class TrackedStage:
 
     def settle(self, outcome: Outcome, frames: Iterable[Frame], source: str) -> tuple[int, int]:
         """Resolve the futures of a chunk; returns how many it has, and how many failed by this."""
+        self.spent.add(outcome)
         count = failed = 0
         for task, frame in zip(self.run.plan.tasks_of(outcome.chunk), frames, strict=True):
             count += 1
@@ -160,6 +188,8 @@ class TrackedJob:
         self.modules: frozenset[str] = frozenset()
         """Modules that its pickles refer to, where this client submitted it: whoever takes its
         results as arguments needs them too."""
+        self.footprints: tuple[Footprint, ...] = ()
+        """What its stages weigh, where this client submitted it."""
         self.end: Report | None = None
         """How the job ended, where that was looked for."""
         self.take_over: Callable[[], None] | None = None

@@ -8,8 +8,8 @@ from lambdamr.planning.reading import reads_of
 from lambdamr_runtime.lanes import LanePlan
 from lambdamr_runtime.limits import EVENT_BYTES
 from lambdamr_runtime.mapreduce import Map, Reduce
-from lambdamr_runtime.outputs import Final, open_destination
-from lambdamr_runtime.store import PART_BYTES, Store, local_path
+from lambdamr_runtime.outputs import Final, is_same_store
+from lambdamr_runtime.store import PART_BYTES, local_path
 from lambdamr_runtime.wire import Manifest, Stage, StageKind
 
 if TYPE_CHECKING:
@@ -89,18 +89,19 @@ class JobShape:
         return self.manifest_bytes <= EVENT_BYTES * 3 // 4
 
 
-def shape_of_drafts(
-    drafts: "Sequence[StageDraft]", submission: "Submission", store: Store, known: set[str]
+def shape_of_submission(
+    submission: "Submission", root: str, known: set[str], *, near: bool
 ) -> JobShape:
     """Return the shape of a job that is packed but not launched.
 
-    Args:  known: keys that this client need not store again.
+    Args:  root: of the store. known: keys that this client need not store again.
+           near: whether workers have the store as a local directory.
     """
-    base = shape_of_manifest(submission.manifest, len(submission.encoded), store)
+    base = shape_of_manifest(submission.manifest, len(submission.encoded), near=near)
     stages = [
-        _with_footprint(_with_work(shape, draft, store), footprint)
+        _with_footprint(_with_work(shape, draft, root), footprint)
         for shape, draft, footprint in zip(
-            base.stages, drafts, submission.footprints, strict=True
+            base.stages, submission.drafts, submission.footprints, strict=True
         )
     ]
     objects = {key: len(data) for key, data in submission.objects if key not in known}
@@ -112,7 +113,7 @@ def shape_of_drafts(
     )
 
 
-def shape_of_manifest(manifest: Manifest, manifest_bytes: int, store: Store) -> JobShape:
+def shape_of_manifest(manifest: Manifest, manifest_bytes: int, *, near: bool) -> JobShape:
     """Return what a manifest alone tells of a job.
 
     What it does not tell stands at its least: sizes of stored functions and arguments are 0, an
@@ -130,7 +131,7 @@ def shape_of_manifest(manifest: Manifest, manifest_bytes: int, store: Store) -> 
         stored_bytes=0,
         counted=several or manifest.stages[0].max_failures is not None,
         reported=manifest.ends_with_report,
-        looks_first=local_path(store.root) is not None,
+        looks_first=near,
     )
 
 
@@ -151,7 +152,7 @@ def _of_stage(stage: Stage) -> StageShape:
     )
 
 
-def _with_work(shape: StageShape, draft: "StageDraft", store: Store) -> StageShape:
+def _with_work(shape: StageShape, draft: "StageDraft", root: str) -> StageShape:
     """Add what the work of a stage tells: the reads of its input, the files it writes."""
     work = draft.work
     if isinstance(work, Map):
@@ -162,7 +163,7 @@ def _with_work(shape: StageShape, draft: "StageDraft", store: Store) -> StageSha
         return replace(shape, writes=shape.writes + shape.plan.tasks)
     if isinstance(work, Final):
         remote = local_path(work.folder) is None
-        copied = remote and open_destination(work.folder, store).source is not None
+        copied = remote and is_same_store(work.folder, root)
         placing = Placing(0, remote, copied and not work.single, bool(work.single), 0)
         return replace(shape, placing=placing)
     return shape

@@ -130,8 +130,8 @@ class Content:
 
         To hi and a little on they are read ahead; the little comes with the read that has hi - 1,
         so that how many reads there are hangs on the split alone. The tail's reads are made when
-        they are asked for, as few splits need one; they begin small, for a line's rest, and double, for a line
-        longer than that.
+        they are asked for, as few splits need one; they begin small, for a line's rest, and
+        double, for a line longer than that.
         """
         split = self.split
         look_ahead = min(LOOK_AHEAD_BYTES, int((split.hi - split.lo) * LOOK_AHEAD_SHARE))
