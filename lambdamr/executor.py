@@ -301,11 +301,9 @@ class Executor:
     ) -> "Plan":
         """Tell what a call of `map` or `map_reduce` will do and cost; nothing is stored or run.
 
-        Args:     fn, inputs, more, options: those of `map`; those of `map_reduce` where a reducer
-                  (a function, one of `lambdamr.reducers` or None) is the third, or an option of
-                  it is given; those of `reduce` where arity= is.
-                  task_s: seconds of one task of the first stage, or (low, high), as you have
-                  measured it; None: a guess.
+        Args:     fn, inputs, more, options: those of `map`; of `map_reduce` where a reducer (None
+                  too) is the third or an option of it is given; of `reduce` where arity= is.
+                  task_s: seconds of a task of the first stage, or (low, high); None: a guess.
                   on: "aws" or "local"; None: where this executor runs.
                   region: of AWS; None: that of the deployed runtime, or as configured.
                   prices: US dollars that replace those of the table; see lambdamr.prices.

@@ -7,7 +7,7 @@ it, and its rules hold. Its job's tracker resolves it; the future itself asks no
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _BaseFuture
 from concurrent.futures._base import CANCELLED
@@ -20,6 +20,7 @@ from lambdamr.packing import packed_data, packed_future
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
+    from lambdamr.planning.cost import Cost
     from lambdamr.tracked import TrackedStage
 
 HELP_PAUSE_S = 0.05
@@ -347,6 +348,23 @@ class Futures(Sequence[Future]):
     def stats(self) -> list[TaskStats | None]:
         """Return how each task ran; None for those not done."""
         return [future.stats for future in self._futures]
+
+    def cost(
+        self,
+        *,
+        on: str | None = None,
+        region: str | None = None,
+        prices: Mapping[str, float] | None = None,
+    ) -> "Cost":
+        """Return what the job has cost so far, by component; options as of `Executor.plan`.
+
+        Raises:  ValueError: no futures at all, an unknown place, region or price.
+        """
+        from lambdamr.planning.cost import cost_of
+
+        if not self._futures:
+            raise ValueError("There are no futures, so there is no job that could cost anything.")
+        return cost_of(self._futures[0]._stage.job, (on, region, prices))
 
     def counts(self) -> dict[str, int]:
         """Return how many futures are done, failed, cancelled and pending (or running)."""

@@ -1,6 +1,6 @@
 """A map_reduce job: planned, followed, and its result."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lambdamr.backend import Backend
     from lambdamr.output import Output
+    from lambdamr.planning.cost import Cost
     from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.barrier import Report, Totals
     from lambdamr_runtime.mapreduce import Mapped, Reduced
@@ -394,6 +395,18 @@ class Job:
             max(0.0, end.ended_s - self._job.manifest.created_s),
             dict(zip(names, end.stages, strict=False)),
         )
+
+    def cost(
+        self,
+        *,
+        on: str | None = None,
+        region: str | None = None,
+        prices: Mapping[str, float] | None = None,
+    ) -> "Cost":
+        """Return what the job has cost so far, by component and stage; options as of `plan`."""
+        from lambdamr.planning.cost import cost_of
+
+        return cost_of(self._job, (on, region, prices))
 
     def cancel(self) -> bool:
         """Cancel the job; False if it has ended already."""

@@ -102,4 +102,6 @@ def _is_price(value: object) -> bool:
 
 
 def _fields(prices: Prices) -> dict[str, float]:
-    return {each.name: getattr(prices, each.name) for each in fields(prices) if each.name != "region"}
+    return {
+        each.name: getattr(prices, each.name) for each in fields(prices) if each.name != "region"
+    }

@@ -1,6 +1,6 @@
 """Jobs of an executor over a Cluster, every request of client and workers counted.
 
-    Executor ─▶ CountedBackend ─ counted store ─▶ memory store ◀─ noted by Cluster.log ─ Worker
+Executor ─▶ CountedBackend ─ counted store ─▶ memory store ◀─ noted by Cluster.log ─ Worker
 """
 
 import threading
@@ -27,7 +27,7 @@ KINDS = {
     "head": Kind.HEAD,
     "list": Kind.LIST,
 }
-OWN_MODULES = ("tests", "counted", "test_counting")
+OWN_MODULES = ("tests", "counted", "test_counting", "test_planning")
 """Imported here already, so never shipped."""
 
 
@@ -48,35 +48,49 @@ class CountedBackend:
         self.missed: Counter[str] = Counter()
         """Those of its looks: listings, and what was not there yet."""
         self.launched: list[Event] = []
-        self._lock = threading.Lock()
+        self.listed: list[str] = []
+        """What the client has listed."""
+        self._manifests: dict[str, Manifest] = {}
+        self._changed = threading.Condition()
 
     def _note(self, request: Request, act: Callable[[], T], /) -> T:
         kind = KINDS[request.verb]
-        counter = self.missed if kind in (Kind.LIST, Kind.HEAD) else self.found
+        is_look = kind in (Kind.LIST, Kind.HEAD) or self._is_chance(request.key)
+        counter = self.missed if is_look else self.found
         try:
             return act()
         except FileNotFoundError:
             counter = self.missed
             raise
         finally:
-            with self._lock:
+            with self._changed:
                 counter[str(kind)] += 1
+                if kind is Kind.LIST:
+                    self.listed.append(request.key)
+                self._changed.notify_all()
+
+    def _is_chance(self, key: str) -> bool:
+        """Whether a look finds the report of a job that is over without it."""
+        manifest = self._manifests.get(key.removesuffix("/report.json").rpartition("/")[2])
+        return manifest is not None and not manifest.ends_with_report
 
     def connect(self, listener: Listener) -> None: ...
 
     def invoke(self, event: Event) -> None:
         self.launched.append(event)
         key = JobKeys(event.job).manifest
-        self.cluster.know(Manifest.decode(self.cluster.store.get(key), key))
+        manifest = Manifest.decode(self.cluster.store.get(key), key)
+        self._manifests[event.job] = manifest
+        self.cluster.know(manifest)
         self.cluster.invoke(event)
 
-    def withdraw(self, job: str) -> bool:  # noqa: ARG002 - the protocol's
+    def withdraw(self, job: str) -> bool:
         return False
 
-    def has_begun(self, job: str) -> bool:  # noqa: ARG002 - the protocol's
+    def has_begun(self, job: str) -> bool:
         return False
 
-    def help(self, job: str) -> bool:  # noqa: ARG002 - the protocol's
+    def help(self, job: str) -> bool:
         return False
 
     def close(self) -> None: ...
@@ -88,6 +102,11 @@ class CountedBackend:
         finally:
             context.enter(None)
 
+    def wait_for_looks(self, number: int) -> None:
+        """Wait until the client has looked so often without news."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.missed[str(Kind.HEAD)] >= number, 20)
+
     def of_workers(self) -> dict[str, int]:
         """Return the requests of the workers by kind."""
         return dict(Counter(str(KINDS[each.verb]) for each in self.cluster.log.requests))
@@ -96,7 +115,7 @@ class CountedBackend:
         """Return the requests of the client by kind, without its looks."""
         found = Counter(self.found)
         found[str(Kind.INVOKE)] = len(self.launched)
-        return dict(found)
+        return {kind: number for kind, number in found.items() if number}
 
     def executor(self) -> lambdamr.Executor:
         return lambdamr.Executor(self, exclude_modules=OWN_MODULES)

@@ -140,14 +140,16 @@ def estimate(
     seconds: float | None = None,
     stored_bytes: Range = Range(0, 0),
     keep_days: float = 0.0,
+    more: tuple[Count, ...] = (),
 ) -> Estimate:
     """Return what a job takes.
 
     Args:  tasks_s: seconds of all tasks of a stage together, by name.
            seconds: from launch to end, where that is known.
            stored_bytes: beside what the client stores. keep_days: until it is removed.
+           more: requests beside those of a fault-free run.
     """
-    counts = count_requests(job)
+    counts = [*count_requests(job), *more]
     times = {shape.name: _time(shape, counts, target, tasks_s[shape.name]) for shape in job.stages}
     wall = total(time.wall_s for time in times.values())
     timed: tuple[tuple[Count, ...], tuple[Count, ...]] = ((), ())

@@ -169,6 +169,14 @@ def _with_work(shape: StageShape, draft: "StageDraft", root: str) -> StageShape:
     return shape
 
 
+def with_footprints(job: JobShape, footprints: "Sequence[Footprint]") -> JobShape:
+    """Add what the client knows of a job that it has submitted itself; there are none of others."""
+    if not footprints:
+        return job
+    stages = tuple(map(_with_footprint, job.stages, footprints))
+    return replace(job, stages=_linked(stages))
+
+
 def _with_footprint(shape: StageShape, footprint: "Footprint") -> StageShape:
     return replace(
         shape,
