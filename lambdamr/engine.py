@@ -24,6 +24,8 @@ class Engine:
         self.poller = Poller(backend)
         self.known: set[str] = set()
         """Keys of function objects that this client has stored."""
+        self.closed = threading.Event()
+        """Set when the workers have been stopped."""
         backend.connect(self.poller)
 
     def start(self, submission: Submission) -> TrackedJob:
@@ -123,6 +125,7 @@ class Engine:
     def _close(self) -> None:
         self.backend.close()
         _engines.discard(self)
+        self.closed.set()
 
     def stop_with(self, executor: object) -> None:
         """Stop when nobody has the executor any more, and see that the program's end waits."""
