@@ -25,6 +25,8 @@ from lambdamr_runtime.errors import (
     InvalidPairs,
     JobFailed,
     JobNotFound,
+    JobRunning,
+    JobTimeout,
     LambdamrError,
     NotSerializable,
     ReceiptMismatch,
@@ -45,8 +47,11 @@ if TYPE_CHECKING:
     from lambdamr import reducers
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
+    from lambdamr.deleting import delete
+    from lambdamr.failures import Failure
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job, JobReport
+    from lambdamr.stragglers import Straggler
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 # What is logged is shown where the program asks for it, never by logging's last resort on stderr.
@@ -56,12 +61,15 @@ _LOADED_ON_USE = {
     "JobReport": "lambdamr.job",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
+    "delete": "lambdamr.deleting",
+    "Failure": "lambdamr.failures",
     "blocks": "lambdamr.inputs",
     "csv": "lambdamr.inputs",
     "jsonl": "lambdamr.inputs",
     "lines": "lambdamr.inputs",
     "objects": "lambdamr.inputs",
     "records": "lambdamr.inputs",
+    "Straggler": "lambdamr.stragglers",
     "reducers": "lambdamr",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
@@ -74,6 +82,7 @@ __all__ = [
     "Data",
     "DuplicateKey",
     "Executor",
+    "Failure",
     "Future",
     "Futures",
     "InputChanged",
@@ -84,6 +93,8 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "JobReport",
+    "JobRunning",
+    "JobTimeout",
     "LambdamrError",
     "NotSerializable",
     "ReceiptMismatch",
@@ -92,6 +103,7 @@ __all__ = [
     "ResultNotSerializable",
     "RuntimeMismatch",
     "StoreError",
+    "Straggler",
     "TaskFailed",
     "TaskLost",
     "TaskOutOfMemory",
@@ -105,6 +117,7 @@ __all__ = [
     "blocks",
     "clean",
     "csv",
+    "delete",
     "get_all_results",
     "jsonl",
     "lines",

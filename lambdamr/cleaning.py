@@ -12,11 +12,11 @@ import shutil
 import time
 
 from lambdamr.config import absolute_root, load_config
-from lambdamr.ownership import is_alive, oldest_client_s
-from lambdamr_runtime.errors import LambdamrError, StoreError
+from lambdamr.deleting import may_run
+from lambdamr.ownership import oldest_client_s
+from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.keys import DATA, FUNCTIONS, JOBS, JobKeys, is_job_id, is_sha
 from lambdamr_runtime.store import Store, local_path, open_store
-from lambdamr_runtime.wire import Manifest
 
 DAY_S = 86_400.0
 
@@ -56,27 +56,17 @@ def clean_root(store: Store, age_s: float) -> list[str]:
     limit = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time() - age_s))
     with contextlib.suppress(FileNotFoundError):
         jobs = sorted(filter(is_job_id, os.listdir(os.path.join(folder, JOBS))))
-        removed = [job for job in jobs if job < limit and not _is_running(store, job)]
+        removed = [job for job in jobs if job < limit and not may_run(store, job)]
         for job in removed:
-            _remove(folder, job)
+            remove_local(store, JobKeys(job))
         _remove_shared(folder, min(time.time() - age_s, oldest_client_s(store.root)))
         return removed
     return []
 
 
-def _is_running(store: Store, job: str) -> bool:
-    keys = JobKeys(job)
-    try:
-        if store.exists(keys.report):
-            return False
-        manifest = Manifest.decode(store.get(keys.manifest), keys.manifest)
-    except (FileNotFoundError, LambdamrError):  # never launched, or of another release
-        return False
-    return is_alive(store.root, manifest.owner)
-
-
-def _remove(folder: str, job: str) -> None:
-    keys = JobKeys(job)
+def remove_local(store: Store, keys: JobKeys) -> None:
+    """Remove all of a job, directories and all."""
+    folder = _folder(store)
     for prefix in (*keys.shuffle_prefixes, keys.prefix):
         shutil.rmtree(os.path.join(folder, prefix), ignore_errors=True)
 

@@ -26,11 +26,19 @@ class Engine:
         """Keys of function objects that this client has stored."""
         self.closed = threading.Event()
         """Set when the workers have been stopped."""
+        self._finishing = False
+        """Whether the workers stop as soon as nothing is outstanding."""
         backend.connect(self.poller)
 
     def start(self, submission: Submission) -> TrackedJob:
-        """Store and launch a job; one that waits for futures is launched by the last of them."""
+        """Store and launch a job; one that waits for futures is launched by the last of them.
+
+        Raises:  RuntimeError: after shutdown.
+        """
+        if self._finishing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         job = TrackedJob(submission.manifest, self.backend, self.poller)
+        job.engine = self
         job.modules = submission.modules
         job.footprints = submission.footprints
         if not submission.awaited:
@@ -116,6 +124,7 @@ class Engine:
 
     def finish(self, wait: bool) -> None:
         """Stop the workers when nothing is outstanding any more."""
+        self._finishing = True
         if wait:
             self.poller.wait_until_idle()
             self._close()

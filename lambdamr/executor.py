@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lambdamr import progress as bars
 from lambdamr.config import absolute_root, load_config
 from lambdamr.futures import Data, Future, Futures, Progress
+from lambdamr.options import CallOptions, ErrorTypes, check_positive
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -31,8 +32,6 @@ DEFAULT_ARITY = 8
 
 rehearsal: "Rehearsal | None" = None
 """While `lambdamr plan` goes through a script: what notes the calls of its executors."""
-
-ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
 
 
 class Executor:
@@ -68,8 +67,8 @@ class Executor:
         include_modules: str | Sequence[str] = (),
         exclude_modules: str | Sequence[str] = (),
     ) -> None:
-        _check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
-        _check_positive(concurrency=concurrency)
+        check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
+        check_positive(concurrency=concurrency)
         if serializer not in SERIALIZERS:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
         if serializer == "dill" and find_spec("dill") is None:
@@ -101,11 +100,23 @@ class Executor:
 
         Raises:  ArgumentNotSerializable; RuntimeError: after shutdown.
         """
-        return self._map(fn, [(args, kwargs)], chunksize=1, name="submit")[0]
+        return self._map(fn, [(args, kwargs)], CallOptions(), 1, "submit")[0]
 
-    def call_async(self, fn: Callable[..., Any], data: Any) -> Future:
-        """Run fn(data) as one task (PyWren's name)."""
-        return self.submit(fn, data)
+    def call_async(
+        self,
+        fn: Callable[..., Any],
+        data: Any,
+        *,
+        retries: int = 0,
+        retry_on: ErrorTypes = (Exception,),
+        timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
+    ) -> Future:
+        """Run fn(data) as one task (PyWren's name), with the options of `map`: what `submit` is
+        given belongs to the function.
+        """
+        options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
+        return self._map(fn, [((data,), _NO_KEYWORDS)], options, 1, "submit")[0]
 
     def map(
         self,
@@ -118,6 +129,7 @@ class Executor:
         return_exceptions: bool = False,
         max_failures: int | float | None = None,
         timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
     ) -> Futures:
         """Run fn on every item, or on the items of several iterables side by side.
 
@@ -128,20 +140,28 @@ class Executor:
                   max_failures: failed tasks, or their share if a float below 1, beyond which the
                   others are not run. None: any number, unless the first ten chunks fail alike.
                   timeout_s: time limit of one task; None: the executor's.
+                  job_timeout_s: time limit of the whole job, from this call on: what has no result
+                  by then is JobTimeout, whether or not this program still runs. None: no limit.
         Returns:  the futures, in input order, at once.
         Raises:   ValueError: chunksize < 1, retries < 0. RuntimeError: after shutdown.
         """
         args = [(items, _NO_KEYWORDS) for items in zip(iterable, *more, strict=False)]
-        return self._map(
-            fn, args, chunksize, retries, retry_on, return_exceptions, max_failures, timeout_s
+        options = CallOptions(
+            retries, retry_on, return_exceptions, max_failures, timeout_s, job_timeout_s
         )
+        return self._map(fn, args, options, chunksize)
 
     def starmap(
-        self, fn: Callable[..., Any], iterable: Iterable[Iterable[Any]], **options: Any
+        self,
+        fn: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        *,
+        chunksize: int | None = None,
+        **options: Any,
     ) -> Futures:
         """Run fn(*item) for every item; options as of `map`."""
         args = [(tuple(item), _NO_KEYWORDS) for item in iterable]
-        return self._map(fn, args, **{"chunksize": None, **options})
+        return self._map(fn, args, CallOptions(**options), chunksize)
 
     def reduce(
         self,
@@ -149,19 +169,23 @@ class Executor:
         futures: Iterable[Future],
         *,
         arity: int = DEFAULT_ARITY,
+        retries: int = 0,
+        retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
     ) -> Future:
         """Reduce the values of futures to one, by a tree of tasks.
 
         Each task calls fn on a list of up to *arity* neighbouring values; what the calls of a
         level return are the values of the next, down to one. So fn must be associative, as sum,
-        max or a merge of dicts is. All levels are launched without this client.
+        max or a merge of dicts is. All levels are launched without this client. Other options as
+        of `map`.
 
         Raises:  ValueError: arity < 2, or no futures.
         """
         values = list(futures)
         _check_callable(fn)
-        _check_positive(timeout_s=timeout_s)
+        options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
         if arity < 2:
             raise ValueError(f"arity must be >= 2, got {arity}")
         if not values:
@@ -173,20 +197,15 @@ class Executor:
         groups = [values[i : i + arity] for i in range(0, len(values), arity)]
         limit = _limit(timeout_s, self._timeout_s)
         args = [((group,), _NO_KEYWORDS) for group in groups]
+        call, fold = Call(fn, options.retried), Fold(fn, arity, options.retried)
         drafts = [
-            StageDraft(
-                "reduce-1", StageKind.CALL, Call(fn), len(args), 1, args, limit, max_failures=0
-            )
+            StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, limit, retries, 0)
         ]
         while drafts[-1].tasks > 1:
             tasks = -(-drafts[-1].tasks // arity)
             name = f"reduce-{len(drafts) + 1}"
-            drafts.append(
-                StageDraft(
-                    name, StageKind.FOLD, Fold(fn, arity), tasks, 1, None, limit, max_failures=0
-                )
-            )
-        return self._start(drafts).stages[-1].futures[0]
+            drafts.append(StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, limit, retries, 0))
+        return self._start(drafts, job_timeout_s).stages[-1].futures[0]
 
     def map_reduce(
         self,
@@ -202,7 +221,9 @@ class Executor:
         merge_width: int | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
+        max_failures: int | float = 0,
         timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
         output: str | os.PathLike[str] | None = None,
         format: str = "pickle",  # noqa: A002 - what pandas and Spark call it
         columns: Sequence[str] | None = None,
@@ -231,6 +252,9 @@ class Executor:
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
                   retries, retry_on, timeout_s: of each task, as of `map`.
+                  max_failures: map tasks that may fail, or their share if a float below 1: their
+                  input is left out, the receipts cover the rest, and the report says "partial".
+                  job_timeout_s: as of `map`.
                   output: a folder (a path or URI) that gets one file per partition, part-00000.…,
                   and _SUCCESS last, once the job is complete; after a failure or cancellation it
                   has nothing of this job. None: the result stays in the job's folder alone.
@@ -246,11 +270,17 @@ class Executor:
                   ValueError: options; an output that holds something, is read by the job, or holds
                   what it reads.
         """
-        from lambdamr.job import Job, KeyOptions, StageLimits, map_reduce_drafts
+        from lambdamr.job import Job, KeyOptions, map_reduce_drafts
         from lambdamr.output import as_output
 
-        _check_positive(reducers=reducers, timeout_s=timeout_s)
-        _check_retries(retries)
+        check_positive(reducers=reducers)
+        call = CallOptions(
+            retries,
+            retry_on,
+            max_failures=max_failures,
+            timeout_s=_limit(timeout_s, self._timeout_s),
+            job_timeout_s=job_timeout_s,
+        )
         destination = as_output(output, format, columns, overwrite, single_file)
         engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
@@ -263,10 +293,10 @@ class Executor:
                 reducers or engine.backend.workers, combiner, partitioner, sort_key,
                 spill_share, merge_width,
             ),
-            StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),
+            call,
             destination,
         )  # fmt: skip
-        return Job(self._start(drafts), self.bars())
+        return Job(self._start(drafts, job_timeout_s), self.bars())
 
     def put(self, obj: Any) -> Data:
         """Store an object once; in the arguments of tasks, the returned reference stands for it.
@@ -378,12 +408,8 @@ class Executor:
         self,
         fn: Callable[..., Any],
         args: Sequence[Any],
-        chunksize: int | None = None,
-        retries: int = 0,
-        retry_on: ErrorTypes = (Exception,),
-        return_exceptions: bool = False,
-        max_failures: int | float | None = None,
-        timeout_s: float | None = None,
+        options: CallOptions,
+        chunksize: int | None,
         name: str = "map",
     ) -> Futures:
         from lambdamr.submission import StageDraft
@@ -392,32 +418,32 @@ class Executor:
         from lambdamr_runtime.work import Call
 
         _check_callable(fn)
-        _check_retries(retries)
-        _check_positive(chunksize=chunksize, timeout_s=timeout_s)
-        allowed = _allowed_failures(max_failures, len(args))
+        check_positive(chunksize=chunksize)
+        allowed = options.allowed_failures(len(args))
         engine = self.engine()
         if not args:
-            return Futures((), return_exceptions)
+            return Futures((), options.return_exceptions)
         draft = StageDraft(
             name,
             StageKind.CALL,
-            Call(fn, _as_tuple(retry_on)),
+            Call(fn, options.retried),
             len(args),
             chunksize or automatic_chunksize(len(args), engine.backend.workers),
             args,
-            _limit(timeout_s, self._timeout_s),
-            retries,
+            _limit(options.timeout_s, self._timeout_s),
+            options.retries,
             allowed,
-            same_failures=allowed is None and not return_exceptions,
+            same_failures=allowed is None and not options.return_exceptions,
         )
-        stage = self._start([draft]).stages[0]
-        return Futures(stage.futures, return_exceptions, self.bars())
+        stage = self._start([draft], options.job_timeout_s).stages[0]
+        return Futures(stage.futures, options.return_exceptions, self.bars())
 
-    def _start(self, drafts: "Sequence[StageDraft]") -> "TrackedJob":
+    def _start(self, drafts: "Sequence[StageDraft]", job_timeout_s: float | None) -> "TrackedJob":
         from lambdamr.submission import Packing, prepare
 
         engine = self.engine()
-        return engine.start(prepare(drafts, Packing(*self._packing), engine.backend))
+        packing = Packing(*self._packing)
+        return engine.start(prepare(drafts, packing, engine.backend, job_timeout_s))
 
     def bars(self) -> "Progress | None":
         """Return what shows bars while waiting, or None where nobody watches."""
@@ -477,16 +503,6 @@ class Executor:
 _NO_KEYWORDS: dict[str, Any] = {}
 
 
-def _check_positive(**options: float | None) -> None:
-    for name, value in options.items():
-        if value is None:
-            continue
-        if not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
@@ -494,32 +510,6 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 def _check_callable(fn: object) -> None:
     if not callable(fn):
         raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
-
-
-def _check_retries(retries: int) -> None:
-    if not isinstance(retries, int):
-        raise TypeError(f"retries must be a number, got {retries!r}")
-    if retries < 0:
-        raise ValueError(f"retries must be >= 0, got {retries}")
-
-
-def _allowed_failures(max_failures: float | None, tasks: int) -> int | None:
-    if max_failures is None:
-        return None
-    is_share = not isinstance(max_failures, int)
-    if max_failures < 0 or (is_share and max_failures >= 1):
-        raise ValueError(
-            f"max_failures must be a number of tasks or a share below 1.0, got {max_failures!r}"
-        )
-    # A share is meant as it is written: 0.29 * 100 is a little less than 29.
-    return int(max_failures * tasks + 1e-9) if is_share else int(max_failures)
-
-
-def _as_tuple(errors: ErrorTypes) -> tuple[type[BaseException], ...]:
-    kinds: tuple[object, ...] = errors if isinstance(errors, tuple) else (errors,)
-    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        raise TypeError(f"retry_on must be exception classes, got {errors!r}")
-    return cast("tuple[type[BaseException], ...]", kinds)
 
 
 def _limit(given: float | None, default: float | None) -> float | None:

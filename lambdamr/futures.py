@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 from lambdamr.packing import packed_data, packed_future
+from lambdamr.stragglers import SLOW_MULTIPLE, Straggler, find_stragglers
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
+    from lambdamr.failures import Failure
     from lambdamr.planning.cost import Cost
     from lambdamr.tracked import TrackedStage
 
@@ -33,9 +35,11 @@ class TaskStats(NamedTuple):
     seconds: float
     """In the task itself, all tries together."""
     tries: int
-    """Calls of the function that the result took; 0 for a task that never ran."""
+    """Calls of the function in the execution that counts: 1, and those that `retries=` added; 0
+    for a task that never ran."""
     attempt: int
-    """Executions of its chunk that died before this one."""
+    """Executions of its chunk that died before the one that counts: retries of the infrastructure,
+    which `retries=` has no part in."""
     started_s: float
     """Seconds since the epoch at which its chunk began."""
     peak_mb: float
@@ -354,6 +358,55 @@ class Futures(Sequence[Future]):
         if stage is not None:
             stage.help_until(lambda: self._is_over(stop_on_error), HELP_PAUSE_S)
         return stage is not None
+
+    def failures(self, timeout: float | None = None) -> "list[Failure]":
+        """Return what failed, once all are done: task, input, exception and log of each.
+
+        Raises:  TimeoutError: not all are done in time; they go on.
+        """
+        from lambdamr.failures import failures_of
+
+        self._wait(timeout, stop_on_error=False)
+        return failures_of(self._futures)
+
+    def retry_failed(self, timeout: float | None = None) -> "Futures":
+        """Run again, as a new job, the tasks that ended without a value: those that failed, were
+        cancelled or not run. The function and the arguments are those that were stored.
+
+        Returns:  futures of all tasks, in input order: the new ones in the place of the failed.
+        Raises:   TimeoutError: not all are done in time. RuntimeError: after shutdown; then
+                  `lambdamr.attach(job_id).retry_failed()`. ValueError: tasks of a reduction.
+        """
+        from lambdamr.retrying import retry_calls
+
+        self._wait(timeout, stop_on_error=False)
+        places: dict[int, list[int]] = {}
+        for place, future in enumerate(self._futures):
+            if _has_failed(future):
+                places.setdefault(id(future._stage), []).append(place)
+        futures = list(self._futures)
+        for failed in places.values():
+            tasks = [futures[place].task for place in failed]
+            again = retry_calls(futures[failed[0]]._stage, tasks)
+            for place, future in zip(failed, again, strict=True):
+                futures[place] = future
+        return Futures(futures, self._return_exceptions, self._progress)
+
+    def stragglers(self, multiple: float = SLOW_MULTIPLE) -> "list[Straggler]":
+        """Return the tasks, of those done, that took more than a multiple of the median (and at
+        least a second more), the slowest first.
+        """
+        return find_stragglers(self.stats(), multiple)
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove all that is stored of their jobs; values that are here stay.
+
+        Args:    force: cancel what runs. Raises:  JobRunning: something runs, and no *force*.
+        """
+        from lambdamr.deleting import delete_tracked
+
+        for job in {id(future._stage.job): future._stage.job for future in self._futures}.values():
+            delete_tracked(job, force)
 
     def stats(self) -> list[TaskStats | None]:
         """Return how each task ran; None for those not done."""

@@ -9,8 +9,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lambdamr.futures import Futures, Progress, as_completed
+from lambdamr.options import CallOptions
 from lambdamr.submission import StageDraft
-from lambdamr_runtime.errors import CorruptObject, DuplicateKey, JobFailed, ReceiptMismatch
+from lambdamr_runtime.errors import (
+    CorruptObject,
+    DuplicateKey,
+    JobFailed,
+    JobTimeout,
+    ReceiptMismatch,
+)
 from lambdamr_runtime.stopwatch import PHASES
 from lambdamr_runtime.wire import StageKind
 
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from lambdamr.backend import Backend
+    from lambdamr.failures import Failure
     from lambdamr.output import Output
     from lambdamr.planning.cost import Cost
     from lambdamr.tracked import TrackedJob
@@ -57,22 +65,13 @@ class KeyOptions:
             raise ValueError(f"merge_width must be >= 2, got {self.merge_width}")
 
 
-@dataclass(frozen=True, slots=True)
-class StageLimits:
-    """Limits of every task; fields as of Executor.map_reduce."""
-
-    retries: int = 0
-    retry_on: tuple[type[BaseException], ...] = (Exception,)
-    timeout_s: float | None = None
-
-
 def map_reduce_drafts(
     mappers: tuple[Callable[[Any], Any], ...],
     inputs: object,
     reducer: "Callable[[Any, Any], Any] | Reducer | None",
     backend: "Backend",
     options: KeyOptions,
-    limits: StageLimits,
+    call: CallOptions,
     output: "Output | None" = None,
 ) -> list[StageDraft]:
     """Plan the stages of a map_reduce: a map, a reduce with a reducer, a final with an output.
@@ -93,16 +92,18 @@ def map_reduce_drafts(
     if output is not None:
         output.check(planned.uris, planned.objects, backend.store)
 
-    def draft(name: str, kind: StageKind, work: "Work", tasks: int, **more: Any) -> StageDraft:
+    def draft(
+        name: str, kind: StageKind, work: "Work", tasks: int, max_failures: int = 0, **more: Any
+    ) -> StageDraft:
         return StageDraft(
             name,
             kind,
             work,
             tasks,
             1,
-            timeout_s=limits.timeout_s,
-            retries=limits.retries,
-            max_failures=0,
+            timeout_s=call.timeout_s,
+            retries=call.retries,
+            max_failures=max_failures,
             memory_mb=backend.memory_mb,
             **more,
         )
@@ -110,20 +111,21 @@ def map_reduce_drafts(
     partitions = 0 if reducer is None else options.partitions
     form = output.form if output is not None else None
     map_form = form if reducer is None else None
-    mapping = Map(mappers, planned.reader, limits.retry_on, combine, keying, tuning, map_form)
+    mapping = Map(mappers, planned.reader, call.retried, combine, keying, tuning, map_form)
     drafts = [
         draft(
             "map",
             StageKind.MAP,
             mapping,
             len(args),
+            call.allowed_failures(len(args)) or 0,
             args=args,
             partitions=partitions,
             input_bytes=planned.input_bytes,
         )
     ]
     if reducer is not None:
-        reducing = Reduce(reducer, limits.retry_on, keying, tuning, form)
+        reducing = Reduce(reducer, call.retried, keying, tuning, form)
         drafts.append(draft("reduce", StageKind.REDUCE, reducing, partitions if args else 0))
     if output is not None:
         # Without a time limit: what a task may take says nothing about the copies of all parts.
@@ -211,8 +213,16 @@ class JobReport:
     stages: "dict[str, Totals]"
     """Totals by stage name."""
 
+    @property
+    def partial(self) -> bool:
+        """Whether the job is done without the data of tasks that failed: max_failures= allowed
+        that.
+        """
+        return self.status == "done" and any(each.failed for each in self.stages.values())
+
     def __repr__(self) -> str:
-        lines = [f"job {self.job_id}: {self.status} in {self.seconds:.2f} s"]
+        partial = ", partial" if self.partial else ""
+        lines = [f"job {self.job_id}: {self.status}{partial} in {self.seconds:.2f} s"]
         if self.reason:
             lines.append(f"  {self.reason}")
         for name, totals in self.stages.items():
@@ -244,6 +254,8 @@ def _counts(totals: "Totals") -> Iterator[str]:
     spent = [f"{name} {seconds:.2f}" for name, seconds in phases if seconds >= SHOWN_S]
     if spent:
         yield f"seconds: {' · '.join(spent)}"
+    if totals.retries or totals.deaths:
+        yield f"retries: {totals.retries:,} of the user's, {totals.deaths:,} after lost processes"
     if totals.failed:
         yield f"{totals.failed:,} failed"
 
@@ -267,6 +279,11 @@ class Job:
     def job_id(self) -> str:
         return self._job.manifest.job
 
+    @property
+    def _may_fail(self) -> bool:
+        """Whether the job may be done though map tasks have failed."""
+        return bool(self._job.manifest.stages[0].max_failures)
+
     def done(self) -> bool:
         """Whether the job has ended, in whatever way."""
         return self._job.is_over
@@ -275,7 +292,7 @@ class Job:
         """Wait for the end of the job; whether it has come."""
         deadline = None if timeout is None else monotonic() + timeout
         if self._progress is not None:
-            self._progress(self._job.stages, timeout, stop_on_error=True)
+            self._progress(self._job.stages, timeout, stop_on_error=not self._may_fail)
         is_over = self._job.wait(None if deadline is None else max(0.0, deadline - monotonic()))
         if is_over and self._final is not None and self._state() != "done":
             from lambdamr_runtime.outputs import withdraw
@@ -286,7 +303,10 @@ class Job:
     def result(self, timeout: float | None = None) -> dict[Any, Any]:
         """Return the output as a dict.
 
-        Raises:  what made the job fail: the exception of a task, ReceiptMismatch or JobFailed.
+        With max_failures= the result is that of the map tasks which passed.
+
+        Raises:  what made the job fail: the exception of a task, ReceiptMismatch, JobTimeout or
+                 another JobFailed.
                  CancelledError. TimeoutError: not done in time; the job goes on.
                  DuplicateKey: a reducer yielded a key twice.
         """
@@ -348,6 +368,8 @@ class Job:
         deadline = None if timeout is None else monotonic() + timeout
         for future in as_completed(self.reduce_futures, timeout):
             if future.cancelled() or future.exception() is not None:
+                if self._may_fail:
+                    continue
                 break
             part = future.result()
             yield future.task, chain.from_iterable(self._blocks_of(part))
@@ -408,6 +430,40 @@ class Job:
 
         return cost_of(self._job, (on, region, prices))
 
+    def failures(self, timeout: float | None = None) -> "list[Failure]":
+        """Wait for the end of the job, and return which tasks failed: task, input, exception, log.
+
+        Raises:  TimeoutError: not done in time; the job goes on.
+        """
+        from lambdamr.failures import failures_of
+
+        self._wait_for_end(timeout)
+        return failures_of(future for stage in self._job.stages for future in stage.futures)
+
+    def retry_failed(self, timeout: float | None = None) -> "Job":
+        """Run the job again, as a new one, with the same functions and inputs: map tasks that had
+        a result are taken over, not run again.
+
+        Returns:  the new job, whose result is that of all tasks; this one where nothing failed.
+        Raises:   TimeoutError: not done in time. RuntimeError: after shutdown; then
+                  `lambdamr.attach(job_id).retry_failed()`. ValueError: its output is placed.
+        """
+        from lambdamr.retrying import retry_job
+
+        self._wait_for_end(timeout)
+        if self._state() == "done" and not self.failures():
+            return self
+        return Job(retry_job(self._job), self._progress)
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove all that is stored of the job, but nothing under output=.
+
+        Args:    force: cancel it, if it runs. Raises:  JobRunning: it runs, and no *force*.
+        """
+        from lambdamr.deleting import delete_tracked
+
+        delete_tracked(self._job, force)
+
     def cancel(self) -> bool:
         """Cancel the job; False if it has ended already."""
         if self._job.is_over:
@@ -436,14 +492,18 @@ class Job:
         return self._job.end.status if self._job.end is not None else "running"
 
     def _parts(self, timeout: float | None) -> "list[Reduced | Mapped]":
-        if not self.wait(timeout):
-            raise TimeoutError(f"Job {self.job_id} was not done within {timeout} s; it goes on.")
+        self._wait_for_end(timeout)
         end = self._job.end
         if end is not None and end.status == "cancelled":
             raise CancelledError
         if end is not None and end.status != "done":
             self._raise_failure(end)
-        return [future.result() for future in self.reduce_futures]
+        has_value = (each for each in self.reduce_futures if each.exception() is None)
+        return [future.result() for future in has_value]
+
+    def _wait_for_end(self, timeout: float | None) -> None:
+        if not self.wait(timeout):
+            raise TimeoutError(f"Job {self.job_id} was not done within {timeout} s; it goes on.")
 
     def _raise_failure(self, end: "Report") -> None:
         """Raise what a task raised, or else why the job failed."""
@@ -451,6 +511,8 @@ class Job:
 
         if end.kind is EndKind.RECEIPTS:
             raise ReceiptMismatch(f"Job {self.job_id} failed. {end.reason}")
+        if end.kind is EndKind.TIMEOUT:
+            raise JobTimeout(f"Job {self.job_id} failed. {end.reason}")
         errors = [
             future.exception()
             for stage in self._job.stages

@@ -115,8 +115,15 @@ class Submission:
             backend.invoke(event)
 
 
-def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) -> Submission:
+def prepare(
+    drafts: Sequence[StageDraft],
+    packing: Packing,
+    backend: Backend,
+    timeout_s: float | None = None,
+) -> Submission:
     """Pack a job.
+
+    Args:    timeout_s: time limit of the whole job.
 
     Raises:  ArgumentNotSerializable: naming the function or the argument that cannot be pickled.
     """
@@ -143,7 +150,7 @@ def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) ->
             if packed:
                 objects.append((StageKeys(job, draft.name).args, packed))
         stages.append(_stage(draft, function, packed, inline, packing.serializer, backend.width))
-    manifest = Manifest(job, tuple(stages), time(), backend.owner)
+    manifest = Manifest(job, tuple(stages), time(), backend.owner, timeout_s=timeout_s)
     awaited = tuple(packer.futures.values())
     modules = frozenset(packer.modules)
     footprints = tuple(

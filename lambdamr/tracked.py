@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
@@ -17,6 +17,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
 
 if TYPE_CHECKING:
+    from lambdamr.engine import Engine
     from lambdamr.submission import Footprint
     from lambdamr.tracking import Poller
     from lambdamr_runtime.barrier import Report
@@ -190,6 +191,8 @@ class TrackedJob:
         results as arguments needs them too."""
         self.footprints: tuple[Footprint, ...] = ()
         """What its stages weigh, where this client submitted it."""
+        self.engine: Engine | None = None
+        """What runs the executor's jobs: where a job that runs this one's tasks again starts."""
         self.end: Report | None = None
         """How the job ended, where that was looked for."""
         self.take_over: Callable[[], None] | None = None
@@ -209,6 +212,17 @@ class TrackedJob:
         left = self.stages[-1].help_until(lambda: self.is_over, timeout)
         with self.changed:
             return self.changed.wait_for(lambda: self.is_over, left)
+
+    def left_s(self) -> float:
+        """Return what is left of the job's time limit, seconds; infinite without one.
+
+        Whichever clock is ahead: one that was set back makes no job endless.
+        """
+        limit_s = self.manifest.timeout_s
+        if limit_s is None:
+            return float("inf")
+        followed_s = monotonic() - self.followed_since
+        return min(self.manifest.deadline_s - time(), limit_s - followed_s)
 
     def begin_launch(self) -> bool:
         """Go from WAITING to LAUNCHED; False where the job ended while it waited."""

@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
 from lambdamr.polling import next_pause, prefixes_to_list
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
-from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
+from lambdamr_runtime.errors import CorruptObject, JobFailed, JobTimeout, StoreError
 from lambdamr_runtime.keys import last_number, new_execution_id
 from lambdamr_runtime.limits import (
     POLL_FIRST_S,
@@ -64,7 +65,7 @@ class Poller:
         """Follow a job from now on."""
         with self._lock:
             self._jobs[job.manifest.job] = job
-            is_news = not self._backend.hints
+            is_news = not self._backend.hints or job.manifest.timeout_s is not None
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="lambdamr-poller", daemon=True
@@ -210,7 +211,7 @@ class Poller:
         pause = self._first_pause()
         self._look_at_all()
         while not self._retire():
-            hints, asked = self._wait_for_news(pause)
+            hints, asked = self._wait_for_news(min(pause, self._left_s()))
             if hints:
                 self._read_hinted(hints)
             if asked:
@@ -249,6 +250,11 @@ class Poller:
             since = [job.followed_since for job in self._jobs.values()]
         return monotonic() - min(since, default=monotonic())
 
+    def _left_s(self) -> float:
+        """Return when the next job is over its time limit, seconds from now; else infinity."""
+        left = [job.left_s() for job in self.outstanding()]
+        return min((each for each in left if each > 0), default=float("inf"))
+
     def _retire(self) -> bool:
         """Forget the jobs that are over; whether none is left and the thread may end."""
         with self._lock:
@@ -279,7 +285,12 @@ class Poller:
                 job.changed.notify_all()
 
     def _look_at_all(self) -> None:
+        from lambdamr_runtime.barrier import overdue
+
         for job in self.outstanding():
+            if job.launch is Launch.WAITING and job.left_s() <= 0 and job.refuse_launch():
+                end = overdue(job.manifest, time())
+                job.give_up(partial(_ending, report=end), end)
             if job.launch is Launch.LAUNCHED and not job.is_over:
                 self._guarded(job, self._look_at, job)
                 with job.changed:
@@ -374,9 +385,12 @@ class Poller:
 
     def _look_for_end(self, job: TrackedJob) -> None:
         """Resolve what is left of a job that has ended."""
-        from lambdamr_runtime.barrier import read_end
+        from lambdamr_runtime.barrier import end_job, overdue, read_end
 
         report = read_end(self._store, job.keys)
+        if report is None and job.left_s() <= 0:  # no worker has come to see that
+            end_job(self._store, job.keys, overdue(job.manifest, time()))
+            report = read_end(self._store, job.keys)
         if report is None:
             self._check_presence(job)
             if job.take_over is not None:
@@ -385,7 +399,7 @@ class Poller:
         for stage in job.stages:
             if stage.missing:
                 self._read_new(stage)
-        job.give_up(lambda stage, task: _ending(stage, task, report), report)
+        job.give_up(partial(_ending, report=report), report)
 
     def _check_presence(self, job: TrackedJob) -> None:
         """Give a job up whose objects were deleted: nobody will ever commit the rest of it."""
@@ -405,8 +419,12 @@ def _failed(reason: str) -> "Report":
 
 def _ending(stage: TrackedStage, task: int, report: "Report") -> BaseException:
     """Return the error of a task that was not run; one that folds has that of what it folds."""
+    from lambdamr_runtime.barrier import EndKind
+
     if report.status == "cancelled":
         return CancelledError()
+    if report.kind is EndKind.TIMEOUT:
+        return JobTimeout(f"Job {stage.job_id} ended before this task had. {report.reason}")
     if report.status == "done":
         plan = stage.run.plan
         chunk = plan.chunk_of(task)

@@ -631,9 +631,10 @@ class TestImport:
 
     def test_public_names(self) -> None:
         """`__all__` is what is documented, sorted, and all of it is there."""
-        calls = {"Executor", "as_completed", "attach", "clean", "get_all_results", "wait"}
+        calls = {"Executor", "as_completed", "attach", "clean", "delete", "get_all_results", "wait"}
         inputs = {"blocks", "csv", "jsonl", "lines", "objects", "records"}
         classes = {"Data", "Future", "Futures", "Job", "JobReport", "TaskStats"}
+        classes |= {"Failure", "Straggler"}
         from lambdamr_runtime import errors
 
         public = calls | inputs | classes | set(errors.__all__) | {"__version__", "reducers"}

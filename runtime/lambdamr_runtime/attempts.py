@@ -53,7 +53,7 @@ class History:
         error = failure_of(last, task, len(deaths))
         payload = serialize.plain_dumps(serialize.record_failure(error))
         log = last.log.encode("utf-8", "backslashreplace")
-        return Frame(FrameKind.ERROR, payload, log, 0.0, len(deaths))
+        return Frame(FrameKind.ERROR, payload, log)
 
 
 def failure_of(death: Death, task: int, tries: int) -> TaskFailed:

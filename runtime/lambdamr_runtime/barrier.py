@@ -65,6 +65,10 @@ class Totals:
     """Runs that map tasks could not hold in memory."""
     spilled_bytes: int = 0
     """Written to temporary files, by map and reduce tasks."""
+    retries: int = 0
+    """Further calls of functions that had raised: retries= of the user."""
+    deaths: int = 0
+    """Executions of chunks that died before one of them committed: retries of ours."""
     read_s: float = 0.0
     map_s: float = 0.0
     combine_s: float = 0.0
@@ -96,6 +100,8 @@ class EndKind(enum.Enum):
     PLAIN = ""
     RECEIPTS = "receipts"
     """Failed: what was written and what was read differ."""
+    TIMEOUT = "timeout"
+    """Failed: the job ran over its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,22 @@ def end_job(store: Store, keys: JobKeys, report: Report) -> None:
         from lambdamr_runtime.outputs import withdraw  # few bad ends have output to remove
 
         withdraw(store, keys)
+
+
+def overdue(manifest: Manifest, now_s: float) -> Report:
+    """Return the end of a job that is over its time limit."""
+    reason = f"It ran over its time limit of {manifest.timeout_s:g} s (job_timeout_s=)."
+    return Report("failed", reason, now_s, kind=EndKind.TIMEOUT)
+
+
+def end_overdue(store: Store, manifest: Manifest, now_s: float) -> bool:
+    """End a job that is over its time limit, unless it has ended; whether it is over that."""
+    if now_s < manifest.deadline_s:
+        return False
+    keys = JobKeys(manifest.job)
+    if not store.exists(keys.report):
+        end_job(store, keys, overdue(manifest, now_s))
+    return True
 
 
 def finish_cancelled(store: Store, keys: JobKeys) -> None:
@@ -222,9 +244,10 @@ class Barrier:
             outcome, frames = read_outcome(self._store, run.keys.outcome(group, chunk))
             # A cancelled task fails a job only where another stage needs its value.
             wanted = outcome.worker != CLIENT or len(run.manifest.stages) > 1
-            totals += Totals(tasks=outcome.count, failed=outcome.failed if wanted else 0)
+            failed = outcome.failed if wanted else 0
+            totals += Totals(tasks=outcome.count, failed=failed, deaths=outcome.attempt)
             for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):
-                totals += Totals(task_seconds=frame.seconds)
+                totals += Totals(task_seconds=frame.seconds, retries=max(0, frame.tries - 1))
                 value = None
                 if frame.kind is FrameKind.VALUE and run.stage.kind in _OURS:
                     value = serialize.loads(frame.payload)

@@ -10,8 +10,10 @@ LambdamrError
 │   ├── ArgumentNotSerializable
 │   └── ResultNotSerializable
 ├── JobFailed                  a job ended without all of its results
-│   └── ReceiptMismatch        bytes or pairs written and read differ
+│   ├── ReceiptMismatch        bytes or pairs written and read differ
+│   └── JobTimeout             it ran longer than its time limit
 ├── JobNotFound
+├── JobRunning                 a job that runs is not deleted
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
@@ -42,6 +44,8 @@ __all__ = [
     "InvalidPairs",
     "JobFailed",
     "JobNotFound",
+    "JobRunning",
+    "JobTimeout",
     "LambdamrError",
     "NotSerializable",
     "ReceiptMismatch",
@@ -103,8 +107,16 @@ class ReceiptMismatch(JobFailed):
     """What was written and what was read differ: the result would be wrong, so there is none."""
 
 
+class JobTimeout(JobFailed):
+    """A job ran longer than its time limit, `job_timeout_s=`; what it had committed stays."""
+
+
 class JobNotFound(LambdamrError):
     """No job of that id lies under the root."""
+
+
+class JobRunning(LambdamrError):
+    """A job was to be deleted that has not ended, and whose client may live."""
 
 
 class CorruptObject(LambdamrError):

@@ -84,6 +84,9 @@ SLOWEST_MARGIN = 1.5
 INFRASTRUCTURE_RETRIES = 2
 """How often a task whose process died is tried again before it is TaskLost."""
 
+JOB_LIMIT_MARGIN_S = 0.1
+"""A task is ended so long after its job's time limit: by then every clock has passed it."""
+
 SAME_FAILURES = 10
 """If a stage's first so many chunks all fail the same way, the stage ends."""
 

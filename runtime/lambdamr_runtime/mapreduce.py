@@ -19,6 +19,7 @@ from operator import ne
 from types import GeneratorType
 from typing import Any
 
+from lambdamr_runtime.adopting import Adopted
 from lambdamr_runtime.errors import CorruptObject, ResultNotSerializable
 from lambdamr_runtime.formats import Format
 from lambdamr_runtime.keys import JobKeys
@@ -140,7 +141,8 @@ class Tuning:
 class Map:
     """Read a split, call the mappers, write one shuffle object.
 
-    The task's argument is a sequence of splits where there is a reader, else of items.
+    The task's argument is a sequence of splits where there is a reader, else of items; or what an
+    earlier job has made of them.
     """
 
     mappers: tuple[Mapper, ...]
@@ -155,6 +157,8 @@ class Map:
     """Of output=, in a job without reducer."""
 
     def run(self, env: TaskEnv, task: int, arg: Any) -> Mapped:
+        if isinstance(arg, Adopted):
+            return arg.run(env, task)
         watch = Stopwatch("map")
         source = _Source(self.reader, arg)
         records = chain.from_iterable(watch.within("read", source.batches()))

@@ -294,6 +294,8 @@ class _Placing:
         self._keys = JobKeys(env.manifest.job)
         self._folder = work.open_folder(work.folder, env.store)
         self._names = work.names(env.source.tasks)
+        self._parts: list[int] = []
+        """Tasks whose files are placed."""
         self._begun = False
         """Whether this run has written anything."""
 
@@ -303,8 +305,13 @@ class _Placing:
             raise JobFailed(f"Job {self._env.manifest.job} has ended already.")
         self._begin()
         files = self._join() if self._work.single else list(self._copy())
+        self._remove_missing()
         self._finish()
-        placed = (self._work.single,) if self._work.single else self._names[1:]
+        placed = (
+            (self._work.single,)
+            if self._work.single
+            else tuple(map(self._work.name_of, self._parts))
+        )
         return Placed(
             tuple(f"{self._work.folder.rstrip('/')}/{name}" for name in placed),
             sum(file.pairs for file in files),
@@ -337,9 +344,9 @@ class _Placing:
         return [self._work.single] if there else []
 
     def _copy(self) -> Iterator[Written]:
-        for part, file in enumerate(self._files()):
+        for file in self._files():
             self._look()
-            self._copy_one(file, self._folder.key(self._work.name_of(part)))
+            self._copy_one(file, self._folder.key(self._work.name_of(self._parts[-1])))
             yield file
 
     def _copy_one(self, file: Written, target: str) -> None:
@@ -376,6 +383,14 @@ class _Placing:
                 yield piece[left:]
                 left = max(0, left - len(piece))
 
+    def _remove_missing(self) -> None:
+        """Remove what an earlier job left under the names of tasks that failed in this one."""
+        if self._work.single or not self._work.overwrite:
+            return
+        placed = set(self._parts)
+        missing = [part for part in range(self._env.source.tasks) if part not in placed]
+        self._folder.store.delete([self._folder.key(self._work.name_of(part)) for part in missing])
+
     def _finish(self) -> None:
         self._folder.remove_staged(self._names)
         self._look()
@@ -400,16 +415,24 @@ class _Placing:
             )
 
     def _files(self) -> Iterator[Written]:
-        """Yield the files of the winning executions, in the order of their tasks."""
+        """Yield the files of the winning executions, in the order of their tasks.
+
+        `_parts` has the number of the file's task. A task that failed, as max_failures= allowed,
+        has none.
+        """
         stage = self._env.source
         keys = self._env.stage_keys(self._env.index - 1)
         for chunk in range(stage.plan.chunks):
             source = keys.outcome(stage.plan.group_of(chunk), chunk)
-            for frame in read_outcome(self._store, source)[1]:
+            frames = read_outcome(self._store, source)[1]
+            for task, frame in zip(stage.plan.tasks_of(chunk), frames, strict=True):
                 is_value = frame.kind is FrameKind.VALUE
+                if not is_value and stage.max_failures:
+                    continue
                 file = serialize.loads(frame.payload).file if is_value else None
                 if file is None:
                     raise CorruptObject(f"{source} names no file for the output")
+                self._parts.append(task)
                 yield file
 
     def _look(self) -> None:

@@ -105,6 +105,13 @@ class Manifest:
     owner: str = ""
     """Local backend: the executor whose workers run the job."""
     python: str = PYTHON_VERSION
+    timeout_s: float | None = None
+    """Time limit of the whole job, from *created_s*."""
+
+    @property
+    def deadline_s(self) -> float:
+        """When the job is over its time limit, seconds since the epoch; infinite without one."""
+        return float("inf") if self.timeout_s is None else self.created_s + self.timeout_s
 
     @property
     def ends_with_report(self) -> bool:
@@ -287,6 +294,7 @@ class Outcome:
     chunk: int
     execution: str
     attempt: int
+    """Executions of the chunk that died before."""
     count: int
     """Tasks of the chunk."""
     failed: int

@@ -12,7 +12,7 @@ from typing import Any
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History, load_history, save_attempt
-from lambdamr_runtime.barrier import Barrier
+from lambdamr_runtime.barrier import Barrier, end_overdue
 from lambdamr_runtime.chunk import ChunkRunner, StageRun, Watched
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.context import Cache
@@ -31,6 +31,7 @@ from lambdamr_runtime.wire import (
     FunctionObject,
     Manifest,
     Outcome,
+    StageKind,
     args_index_bytes,
     args_span,
 )
@@ -86,13 +87,14 @@ class Worker:
         Returns:  None, or the event to go on with in a fresh process: this one is not clean.
         """
         run = StageRun.of(self._manifest(event), event.stage)
-        if event.death is not None:
+        overdue = self._is_overdue(run)
+        if event.death is not None and not overdue:
             repaired = self._record_death(run, event, event.death)
             if repaired is None:
                 return None
             event = repaired
-        if self._is_stale(event) and self._is_cancelled(run):
-            if event.repair:
+        if overdue or (self._is_stale(event) and self._is_cancelled(run)):
+            if (event.repair or event.death is not None) and self._is_cancelled(run):
                 self._barrier.job_cancelled(run)
             return None
         self._launch_children(run, event)
@@ -108,7 +110,7 @@ class Worker:
             chunk = chunks[position]
             if chunk in done or (self._host.looks_first and self._has_outcome(run, chunk)):
                 continue
-            if self._is_time_to_look() and self._is_cancelled(run):
+            if self._is_overdue(run) or (self._is_time_to_look() and self._is_cancelled(run)):
                 return None
             rest = replace(
                 event, hi=event.lo + 1, cursor=position, attempt=0, sent_s=self._clock.time()
@@ -128,7 +130,7 @@ class Worker:
 
     def _run_chunk(self, run: StageRun, chunk: int, attempt: int) -> Outcome:
         history = load_history(self._store, run.keys, chunk) if attempt else History()
-        outcome = self._chunks.run(run, chunk, attempt, history)
+        outcome = self._chunks.run(run, chunk, history)
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
         if self._store.create(key, outcome.encode(), outcome.execution):
             self._host.committed(run.manifest.job, run.index, chunk)
@@ -180,6 +182,8 @@ class Worker:
     def _record_death(self, run: StageRun, event: Event, death: Death) -> Event | None:
         """Write what the dead execution left, and return the event that goes on after it."""
         if death.cause is DeathCause.CANCELLED:
+            if run.stage.kind is StageKind.FINAL:  # it may have written since that was removed
+                self._barrier.job_cancelled(run)
             return None
         chunks = event.only or run.plan.chunks_of(event.lo)
         done = self._committed(run, chunks)
@@ -218,6 +222,13 @@ class Worker:
 
     def _has_outcome(self, run: StageRun, chunk: int) -> bool:
         return self._store.exists(run.keys.outcome(run.plan.group_of(chunk), chunk))
+
+    def _is_overdue(self, run: StageRun) -> bool:
+        """Whether the job is over its time limit; then it ends here."""
+        overdue = end_overdue(self._store, run.manifest, self._clock.time())
+        if overdue:
+            self._hint_end(run)
+        return overdue
 
     def _is_cancelled(self, run: StageRun) -> bool:
         return self._store.exists(JobKeys(run.manifest.job).cancelled)
