@@ -63,6 +63,21 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
     return Config(**values)
 
 
+def sources(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return, for each setting that somebody has made, where: a file or a variable.
+
+    Raises:  as load_config.
+    """
+    found = dict.fromkeys(_from_file(environment), file_path(environment))
+    set_there = _from_environment(environment)
+    return {**found, **{name: f"LAMBDAMR_{name.upper()}" for name in set_there}}
+
+
+def file_path(environment: Mapping[str, str] = os.environ) -> str:
+    """Return where the configuration file lies, if there is one."""
+    return environment.get("LAMBDAMR_CONFIG") or _default_path()
+
+
 def absolute_root(root: str) -> str:
     """Return a root that stays the same place wherever processes go; a URL is one already."""
     if "://" in root or root.startswith("memory:"):
@@ -71,7 +86,7 @@ def absolute_root(root: str) -> str:
 
 
 def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
-    path = environment.get("LAMBDAMR_CONFIG") or _default_path()
+    path = file_path(environment)
     if not os.path.exists(path) and "LAMBDAMR_CONFIG" not in environment:
         return {}
     import tomllib  # 7 ms, and most people have no file

@@ -12,7 +12,9 @@ from lambdamr.cli.showing import json_option, show
 @click.option("--root", help="Where the jobs are stored; default: as configured.")
 @json_option
 def clean(days: float | None, root: str | None, as_json: bool) -> int:
-    """Remove ended and abandoned jobs; never one that runs.
+    """Remove ended and abandoned jobs.
+
+    Never one that runs.
 
     \b
     Examples:

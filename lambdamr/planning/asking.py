@@ -9,9 +9,11 @@ from lambdamr.config import Config, load_config
 from lambdamr.executor import Executor
 from lambdamr.planning.plan import Plan, plan_of
 from lambdamr.planning.rehearsal import RehearsalEngine, rehearse
-from lambdamr.planning.targets import Target, target_of
+from lambdamr.planning.targets import AWS, LOCAL, Target, assumed_target, target_of
 from lambdamr.prices import DEFAULT_REGION, Prices, prices_of
+from lambdamr_runtime.limits import LANES_PER_WORKER, PLANNED_MEMORY_MB
 from lambdamr_runtime.reducers import Reducer
+from lambdamr_runtime.store import local_path
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -54,6 +56,27 @@ def place(backend: "Backend", where: Where) -> tuple[Target, Prices]:
     if target.is_aws and region is not None:
         target = replace(target, region=region)
     return target, prices_at(target, config, changes)
+
+
+def place_of_root(root: str, where: Where) -> tuple[Target, Prices, bool]:
+    """Return where jobs under a root are priced for, what is charged there, and whether that is
+    where they ran: on this machine under a directory, on AWS elsewhere.
+
+    Raises:  as place.
+    """
+    from lambdamr.local import usable_cores
+
+    on, region, changes = where
+    config = load_config()
+    home = LOCAL if local_path(root) is not None else AWS
+    if (on or home) == AWS:
+        target = assumed_target(config)
+        target = replace(target, region=region) if region else target
+    else:
+        workers = config.workers or usable_cores()
+        memory_mb = config.memory_mb or PLANNED_MEMORY_MB
+        target = Target(LOCAL, workers, workers * LANES_PER_WORKER, memory_mb)
+    return target, prices_at(target, config, changes), (on or home) == home
 
 
 def prices_at(target: Target, config: Config, changes: Mapping[str, float] | None) -> Prices:

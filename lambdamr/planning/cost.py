@@ -30,10 +30,13 @@ from lambdamr_runtime.blocks import BLOCK_BYTES
 from lambdamr_runtime.mapreduce import Mapped, Reduced
 from lambdamr_runtime.outputs import Placed, is_same_store
 from lambdamr_runtime.store import local_path
-from lambdamr_runtime.wire import CLIENT, StageKind
+from lambdamr_runtime.wire import CLIENT, Manifest, StageKind
 
 if TYPE_CHECKING:
-    from lambdamr.tracked import TrackedJob, TrackedStage
+    from lambdamr.futures import Future
+    from lambdamr.prices import Prices
+    from lambdamr.submission import Footprint
+    from lambdamr.tracked import Spent, TrackedJob, TrackedStage
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -110,6 +113,29 @@ class Cost:
             yield "dollars", charges_table(self.estimate)
 
 
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """What is known of a stage that has begun."""
+
+    spent: "Spent"
+    values: list[Any]
+    """What its map, reduce or final tasks made, as far as they have a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What is known of a job that has begun."""
+
+    manifest: Manifest
+    root: str
+    is_over: bool
+    seconds: float | None
+    """From submission to the end, where that has come and is known."""
+    stages: tuple[StageFacts, ...]
+    footprints: "tuple[Footprint, ...]" = ()
+    """Of a job that this client has submitted."""
+
+
 def cost_of(job: "TrackedJob", where: Where = (None, None, None)) -> Cost:
     """Return what a job has cost so far.
 
@@ -119,12 +145,27 @@ def cost_of(job: "TrackedJob", where: Where = (None, None, None)) -> Cost:
     """
     target, prices = place(job.backend, where)
     is_there = target == target_of(job.backend, None, load_config())
-    root = job.backend.store.root
-    near = not target.is_aws and local_path(root) is not None
+    facts = JobFacts(
+        job.manifest,
+        job.backend.store.root,
+        job.is_over,
+        _seconds(job) if is_there else None,
+        tuple(
+            StageFacts(stage.spent, [future.result(0) for future in _with_values(stage)])
+            for stage in job.stages
+        ),
+        job.footprints,
+    )
+    return cost_of_facts(facts, target, prices)
+
+
+def cost_of_facts(job: JobFacts, target: Target, prices: "Prices") -> Cost:
+    """Return what a job has cost so far at a target."""
+    near = not target.is_aws and local_path(job.root) is not None
     shape = shape_of_manifest(job.manifest, len(job.manifest.encode()), near=near)
     shape = with_footprints(shape, job.footprints)
     facts = [
-        _facts(each, stage, root) for each, stage in zip(shape.stages, job.stages, strict=True)
+        _facts(each, stage, job.root) for each, stage in zip(shape.stages, job.stages, strict=True)
     ]
     stages = [_after(each, before) for each, before in zip(facts, [None, *facts], strict=False)]
     shape = replace(shape, stages=tuple(each.shape for each in stages))
@@ -132,11 +173,14 @@ def cost_of(job: "TrackedJob", where: Where = (None, None, None)) -> Cost:
         shape,
         target,
         prices,
-        {s.run.stage.name: known(s.spent.seconds) for s in job.stages},
-        seconds=_seconds(job) if is_there else None,
+        {
+            each.name: known(stage.spent.seconds)
+            for each, stage in zip(shape.stages, job.stages, strict=True)
+        },
+        seconds=job.seconds,
         stored_bytes=known(sum(each.stored_bytes for each in facts)),
         keep_days=load_config().keep_days,
-        more=tuple(_repairs(job)),
+        more=tuple(_repairs(shape, job)),
     )
     return Cost(job.manifest.job, job.is_over, target, shape, made)
 
@@ -153,7 +197,7 @@ class _Facts:
     stored_bytes: int = 0
 
 
-def _facts(shape: StageShape, stage: "TrackedStage", root: str) -> _Facts:
+def _facts(shape: StageShape, stage: StageFacts, root: str) -> _Facts:
     spent = stage.spent
     workers = len(spent.workers - {CLIENT})
     shape = replace(
@@ -161,16 +205,22 @@ def _facts(shape: StageShape, stage: "TrackedStage", root: str) -> _Facts:
         environments=min(workers, shape.environments) or shape.environments,
         results_stored=spent.results_stored,
     )
-    if shape.kind not in (StageKind.MAP, StageKind.REDUCE, StageKind.FINAL):
-        return _Facts(shape)
-    values = [future.result(0) for future in stage.futures if _has_value(future)]
     if shape.kind is StageKind.FINAL:
-        return _Facts(replace(shape, placing=_placing(values, root)))
-    return _of_values(shape, values)
+        return _Facts(replace(shape, placing=_placing(stage.values, root)))
+    if shape.kind in (StageKind.MAP, StageKind.REDUCE):
+        return _of_values(shape, stage.values)
+    return _Facts(shape)
 
 
-def _has_value(future: Any) -> bool:
-    return future.done() and not future.cancelled() and future.exception(0) is None
+def _with_values(stage: "TrackedStage") -> "list[Future]":
+    """Return the futures of a map_reduce's stage that have a value."""
+    if stage.run.stage.kind not in (StageKind.MAP, StageKind.REDUCE, StageKind.FINAL):
+        return []
+    return [
+        each
+        for each in stage.futures
+        if each.done() and not each.cancelled() and each.exception(0) is None
+    ]
 
 
 def _of_values(shape: StageShape, values: list[Mapped | Reduced]) -> _Facts:
@@ -225,14 +275,12 @@ def _seconds(job: "TrackedJob") -> float | None:
     return max(0.0, ended - job.manifest.created_s) if ended else None
 
 
-def _repairs(job: "TrackedJob") -> Iterator[Count]:
+def _repairs(shape: JobShape, job: JobFacts) -> Iterator[Count]:
     """Yield the least that executions which died have cost beside their seconds."""
-    for stage in job.stages:
-        deaths, name = stage.spent.deaths, stage.run.stage.name
+    for each, stage in zip(shape.stages, job.stages, strict=True):
+        deaths = stage.spent.deaths
         if deaths:
-            yield Count(name, Side.WORKERS, Kind.INVOKE, "repairs", deaths)
-            yield Count(name, Side.WORKERS, Kind.PUT, "attempts", deaths)
-            yield Count(
-                name, Side.WORKERS, Kind.LIST, "outcomes and attempts, in repairs", 3 * deaths
-            )
-            yield Count(name, Side.WORKERS, Kind.GET, "attempts", deaths)
+            yield Count(each.name, Side.WORKERS, Kind.INVOKE, "repairs", deaths)
+            yield Count(each.name, Side.WORKERS, Kind.PUT, "attempts", deaths)
+            yield Count(each.name, Side.WORKERS, Kind.LIST, "in repairs", 3 * deaths)
+            yield Count(each.name, Side.WORKERS, Kind.GET, "attempts", deaths)

@@ -5,8 +5,10 @@ none. It stops where it needs a result; what it has planned by then is the plan.
 """
 
 import contextlib
+import os
 import runpy
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +31,10 @@ class ScriptPlan:
     """Of its jobs, in the order in which it makes them."""
     needs_result: str
     """Where it stopped, as "script.py:12"; empty where it went on to its end."""
+
+
+class ScriptFailed(Exception):
+    """The script that was to be planned has failed; the message is what Python would have said."""
 
 
 class Rehearsal:
@@ -76,7 +82,7 @@ def plan_script(path: str, arguments: Sequence[str], on: str | None = None) -> S
     """Run a script up to the first result that it needs, and return what it planned.
 
     Args:    arguments: what the script finds in sys.argv[1:].
-    Raises:  what the script raises, SystemExit included.
+    Raises:  ScriptFailed: the script has raised something.
     """
     rehearsal = Rehearsal(on)
     needs_result = ""
@@ -85,7 +91,20 @@ def plan_script(path: str, arguments: Sequence[str], on: str | None = None) -> S
             runpy.run_path(path, run_name="__main__")
         except PlanEnds as end:
             needs_result = _line_of(end, path)
+        except SystemExit as end:
+            if end.code not in (None, 0):
+                raise ScriptFailed(f"{path} ended with exit status {end.code}") from end
+        except Exception as error:
+            raise ScriptFailed(_trace_of(error, path)) from error
         return ScriptPlan(rehearsal.plans(), needs_result)
+
+
+def _trace_of(error: Exception, path: str) -> str:
+    """Return the traceback of a script's error, as Python shows it where it runs the script."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != path:
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
 
 
 @contextlib.contextmanager
@@ -100,8 +119,6 @@ def _rehearsing(rehearsal: Rehearsal) -> Iterator[None]:
 @contextlib.contextmanager
 def _arguments(argv: list[str]) -> Iterator[None]:
     """Let a script see its arguments, and import what lies beside it, as `python SCRIPT` does."""
-    import os.path
-
     saved, path = sys.argv, list(sys.path)
     sys.argv = argv
     sys.path.insert(0, os.path.dirname(os.path.abspath(argv[0])))
