@@ -13,7 +13,8 @@ from lambdamr.config import file_path, load_config, sources
 def config(as_json: bool) -> int:
     """Show the settings in force.
 
-    And where each was made: they stand in config.toml; a variable LAMBDAMR_… in the environment counts more.
+    And where each was made: they stand in config.toml; a variable LAMBDAMR_… in the environment
+    counts more.
 
     \b
     Examples:
