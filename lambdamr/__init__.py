@@ -51,14 +51,18 @@ if TYPE_CHECKING:
     from lambdamr.failures import Failure
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job, JobReport
+    from lambdamr.planning.cost import Cost
+    from lambdamr.planning.plan import Plan
     from lambdamr.stragglers import Straggler
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 # What is logged is shown where the program asks for it, never by logging's last resort on stderr.
 
 _LOADED_ON_USE = {
+    "Cost": "lambdamr.planning.cost",
     "Job": "lambdamr.job",
     "JobReport": "lambdamr.job",
+    "Plan": "lambdamr.planning.plan",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
     "delete": "lambdamr.deleting",
@@ -79,6 +83,7 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "Cost",
     "Data",
     "DuplicateKey",
     "Executor",
@@ -97,6 +102,7 @@ __all__ = [
     "JobTimeout",
     "LambdamrError",
     "NotSerializable",
+    "Plan",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",

@@ -88,6 +88,7 @@ class Plan:
                     "name": shape.name,
                     "kind": str(shape.kind),
                     "tasks": shape.plan.tasks,
+                    "splits": shape.splits,
                     "chunks": shape.plan.chunks,
                     "lanes": shape.plan.lanes,
                     "groups": shape.plan.groups,

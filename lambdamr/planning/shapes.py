@@ -56,6 +56,8 @@ class StageShape:
     reads_are_known: bool = True
     """False where the mapper decides what it reads."""
     input_bytes: int = 0
+    splits: int = 0
+    """Parts of input objects, each read by itself; a task may have several."""
     writes: int = 0
     """Requests that write shuffle objects and output parts."""
     slices: int = 0
@@ -158,7 +160,8 @@ def _with_work(shape: StageShape, draft: "StageDraft", root: str) -> StageShape:
     if isinstance(work, Map):
         tasks = draft.args or ()
         reads, known = reads_of(work.reader, tasks) if work.reader else (0, True)
-        shape = replace(shape, input_reads=reads, reads_are_known=known)
+        splits = sum(map(len, tasks)) if work.reader else 0
+        shape = replace(shape, input_reads=reads, reads_are_known=known, splits=splits)
     if isinstance(work, (Map, Reduce)) and work.form is not None and not work.form.is_pickle:
         return replace(shape, writes=shape.writes + shape.plan.tasks)
     if isinstance(work, Final):
@@ -174,7 +177,11 @@ def with_footprints(job: JobShape, footprints: "Sequence[Footprint]") -> JobShap
     if not footprints:
         return job
     stages = tuple(map(_with_footprint, job.stages, footprints))
-    return replace(job, stages=_linked(stages))
+    stored_bytes = sum(
+        each.function_bytes * each.function_stored + each.args_bytes * each.args_stored
+        for each in stages
+    )
+    return replace(job, stages=_linked(stages), stored_bytes=stored_bytes)
 
 
 def _with_footprint(shape: StageShape, footprint: "Footprint") -> StageShape:

@@ -22,13 +22,18 @@ def text_of(title: str, *tables: Table) -> str:
     return "\n".join(lines)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines: a text behind its name, or numbers in columns."""
+    if len(rows[0]) == 2:
+        return [f"{name.ljust(max(len(row[0]) for row in rows))}  {text}" for name, text in rows]
     columns = max(map(len, rows))
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(columns)]
+    lines: list[str] = []
     for row in rows:
         first = row[0].ljust(widths[0])
         rest = (cell.rjust(widths[i]) for i, cell in enumerate(row[1:], 1))
-        yield "  ".join((first, *rest)).rstrip()
+        lines.append("  ".join((first, *rest)).rstrip())
+    return lines
 
 
 def html_of(title: str, *tables: Table) -> str:
@@ -103,11 +108,12 @@ def size(value: float) -> str:
 
 def stages_table(job: JobShape, made: Estimate) -> list[list[str]]:
     """Return a row per stage."""
-    head = ["", "tasks", "chunks", "lanes", "waves", "launch levels", "input", "seconds"]
+    head = ["", "tasks", "splits", "chunks", "lanes", "waves", "launch levels", "input", "seconds"]
     rows = [
         [
             shape.name,
             f"{shape.plan.tasks:,}",
+            f"{shape.splits:,}" if shape.splits else "",
             f"{shape.plan.chunks:,}",
             f"{shape.plan.lanes:,}",
             f"{made.times[shape.name].waves:,}",
@@ -117,7 +123,8 @@ def stages_table(job: JobShape, made: Estimate) -> list[list[str]]:
         ]
         for shape in job.stages
     ]
-    return [head, *rows]
+    kept = [i for i, name in enumerate(head) if not name or any(row[i] for row in rows)]
+    return [[row[i] for i in kept] for row in (head, *rows)]
 
 
 def totals_table(made: Estimate, wire: dict[str, int], target: Target) -> list[list[str]]:
