@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from lambdamr.failures import Failure
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
     from lambdamr.job import Job
+    from lambdamr.planning.cost import Cost
+    from lambdamr.planning.plan import Plan
     from lambdamr.reports import JobReport
     from lambdamr.stragglers import Straggler
 
@@ -61,8 +63,10 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 # What is logged is shown where the program asks for it, never by logging's last resort on stderr.
 
 _LOADED_ON_USE = {
+    "Cost": "lambdamr.planning.cost",
     "Job": "lambdamr.job",
     "JobReport": "lambdamr.reports",
+    "Plan": "lambdamr.planning.plan",
     "as_completed_async": "lambdamr.asynchronous",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
@@ -84,6 +88,7 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "Cost",
     "Data",
     "DuplicateKey",
     "Executor",
@@ -102,6 +107,7 @@ __all__ = [
     "JobTimeout",
     "LambdamrError",
     "NotSerializable",
+    "Plan",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",

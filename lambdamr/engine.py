@@ -25,9 +25,10 @@ class Engine:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.poller = Poller(backend)
+        self.known: set[str] = set()
+        """Keys of function objects that this client has stored."""
         self.closed = threading.Event()
         """Set when the workers have been stopped."""
-        self._known: set[str] = set()
         self._finishing = False
         """Whether the workers stop as soon as nothing is outstanding."""
         backend.connect(self.poller)
@@ -42,8 +43,9 @@ class Engine:
         job = TrackedJob(submission.manifest, self.backend, self.poller)
         job.engine = self
         job.modules = submission.modules
+        job.footprints = submission.footprints
         if not submission.awaited:
-            submission.store(self.backend.store, self._known)
+            submission.store(self.backend.store, self.known)
             self._launch(job, submission)
             return job
         self.poller.add(job)
@@ -86,7 +88,7 @@ class Engine:
             if len(job.stages) > 1 or job.pending == [1]:
                 for future in submission.awaited:
                     future.result()
-            submission.store(self.backend.store, self._known)
+            submission.store(self.backend.store, self.known)
             self._launch(job, submission)
         except BaseException as error:  # the call's futures get it, whatever it is
             self._fail(job, error, "an argument failed")

@@ -1,8 +1,9 @@
 """The executor: calls in, futures out."""
 
+import copy
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from lambdamr.engine import Engine
     from lambdamr.inputs import Input
     from lambdamr.job import Job
+    from lambdamr.planning.plan import Plan
+    from lambdamr.planning.script import Rehearsal
     from lambdamr.strict import ConcurrentExecutor
     from lambdamr.submission import StageDraft
     from lambdamr.tracked import TrackedJob
@@ -26,6 +29,9 @@ SERIALIZERS = ("cloudpickle", "dill")
 
 DEFAULT_ARITY = 8
 """Values that one call of a reduction gets, at most."""
+
+rehearsal: "Rehearsal | None" = None
+"""While `lambdamr plan` goes through a script: what notes the calls of its executors."""
 
 
 class Executor:
@@ -67,9 +73,10 @@ class Executor:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
         if serializer == "dill" and find_spec("dill") is None:
             raise ModuleNotFoundError('serializer="dill" needs dill: pip install "lambdamr[dill]"')
+        config = load_config()
+        backend = config.backend if backend is None else backend
         if backend not in (None, "local") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", None or a backend, got {backend!r}')
-        config = load_config()
         self._workers = workers or config.workers
         self._memory_mb = memory_mb or config.memory_mb or 0
         self._timeout_s = timeout_s or config.timeout_s
@@ -312,6 +319,32 @@ class Executor:
         engine.backend.store.put(key, data)
         return Data(key, len(data), frozenset(packer.modules))
 
+    def plan(
+        self,
+        fn: Callable[..., Any] | Sequence[Callable[[Any], Any]],
+        inputs: Any,
+        *more: Any,
+        task_s: float | tuple[float, float] | None = None,
+        on: str | None = None,
+        region: str | None = None,
+        prices: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> "Plan":
+        """Tell what a call of `map` or `map_reduce` will do and cost; nothing is stored or run.
+
+        Args:     fn, inputs, more, options: those of `map`; of `map_reduce` where a reducer (None
+                  too) is the third or an option of it is given; of `reduce` where arity= is.
+                  task_s: seconds of a task of the first stage, or (low, high); None: a guess.
+                  on: "aws" or "local"; None: where this executor runs.
+                  region: of AWS; None: that of the deployed runtime, or as configured.
+                  prices: US dollars that replace those of the table; see lambdamr.prices.
+        Returns:  the plan: shown as text and HTML, `to_dict()` for programs.
+        Raises:   as `map` and `map_reduce`; ValueError: no tasks, an unknown region.
+        """
+        from lambdamr.planning.asking import plan_call
+
+        return plan_call(self, fn, (inputs, *more), options, task_s, (on, region, prices))
+
     def upload(self, path: str | os.PathLike[str]) -> str:
         """Return a URI by which workers read a local file, as an input of `map_reduce`.
 
@@ -430,11 +463,30 @@ class Executor:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self._engine is None:
+                if rehearsal is not None:
+                    self._engine = rehearsal.engine_of(self)
+                    return self._engine
                 from lambdamr.engine import Engine
 
                 self._engine = Engine(self._make_backend())
                 self._engine.stop_with(self)
             return self._engine
+
+    def rehearsed(self, engine: "Engine") -> "Executor":
+        """Return an executor like this one whose calls go to *engine*."""
+        twin = copy.copy(self)
+        twin._engine, twin._lock = engine, threading.Lock()
+        return twin
+
+    def local_place(self) -> tuple[str, int, int, int]:
+        """Return root, workers, memory (0: no limit) and width of the embedded backend."""
+        from lambdamr.local import usable_cores
+        from lambdamr_runtime.limits import LANES_PER_WORKER
+
+        workers = self._workers or usable_cores()
+        return (
+            self._root, workers, self._memory_mb, self._concurrency or workers * LANES_PER_WORKER
+        )  # fmt: skip
 
     def begun(self) -> "Engine | None":
         """Return what runs this executor's jobs, None before the first."""
@@ -450,12 +502,9 @@ class Executor:
             from lambdamr.nested import NestedBackend
 
             return NestedBackend(worker, self._memory_mb)
-        from lambdamr.local import LocalBackend, usable_cores
-        from lambdamr_runtime.limits import LANES_PER_WORKER
+        from lambdamr.local import LocalBackend
 
-        workers = self._workers or usable_cores()
-        width = self._concurrency or workers * LANES_PER_WORKER
-        return LocalBackend(self._root, workers, self._memory_mb, width, self._config.keep_days)
+        return LocalBackend(*self.local_place(), self._config.keep_days)
 
 
 _NO_KEYWORDS: dict[str, Any] = {}

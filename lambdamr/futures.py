@@ -5,7 +5,7 @@ it, and its rules hold. Its job's tracker resolves it; the future itself asks no
 """
 
 import concurrent.futures
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _BaseFuture
 from concurrent.futures._base import CANCELLED
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import os
 
     from lambdamr.failures import Failure
+    from lambdamr.planning.cost import Cost
     from lambdamr.plots import Plot
     from lambdamr.reports import JobReport
     from lambdamr.tracked import TrackedStage
@@ -384,6 +385,23 @@ class Futures(Sequence[Future]):
         self._wait(None, stop_on_error=False)
         return plot(self.stages, kind, path, {})
 
+    def cost(
+        self,
+        *,
+        on: str | None = None,
+        region: str | None = None,
+        prices: Mapping[str, float] | None = None,
+    ) -> "Cost":
+        """Return what the job has cost so far, by component; options as of `Executor.plan`.
+
+        Raises:  ValueError: no futures at all, an unknown place, region or price.
+        """
+        from lambdamr.planning.cost import cost_of
+
+        if not self._futures:
+            raise ValueError("There are no futures, so there is no job that could cost anything.")
+        return cost_of(self._futures[0].stage.job, (on, region, prices))
+
     def counts(self) -> dict[str, int]:
         """Return how many futures are done, failed, cancelled and pending (or running)."""
         counts = dict.fromkeys(("done", "failed", "cancelled", "pending"), 0)
@@ -477,5 +495,5 @@ class Data:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         from lambdamr_runtime.references import load_data
 
-        packed_data(self.modules)
+        packed_data(self.key, self.modules)
         return load_data, (self.key,)

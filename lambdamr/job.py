@@ -1,6 +1,6 @@
 """A map_reduce job: planned, followed, and its result."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lambdamr.backend import Backend
     from lambdamr.failures import Failure
     from lambdamr.output import Output
+    from lambdamr.planning.cost import Cost
     from lambdamr.plots import Plot
     from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.barrier import Report
@@ -382,6 +383,18 @@ class Job:
             await asyncio.to_thread(self.wait)
             raise CancelledError
         return await asyncio.to_thread(self.result)  # the output is read from the store
+
+    def cost(
+        self,
+        *,
+        on: str | None = None,
+        region: str | None = None,
+        prices: Mapping[str, float] | None = None,
+    ) -> "Cost":
+        """Return what the job has cost so far, by component and stage; options as of `plan`."""
+        from lambdamr.planning.cost import cost_of
+
+        return cost_of(self._job, (on, region, prices))
 
     def failures(self, timeout: float | None = None) -> "list[Failure]":
         """Wait for the end of the job, and return which tasks failed: task, input, exception, log.

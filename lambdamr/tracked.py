@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
+from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from lambdamr_runtime.wire import CLIENT, OURS, Frame, FrameKind, Manifest, Outc
 
 if TYPE_CHECKING:
     from lambdamr.engine import Engine
+    from lambdamr.submission import Footprint
     from lambdamr.tracking import Poller
     from lambdamr_runtime.barrier import Report
 
@@ -35,6 +37,30 @@ class Launch(enum.Enum):
     """It is stored, and workers may write outcomes; also where another client launched it."""
     NEVER = enum.auto()
     """It ended while it waited."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """What the chunks of a stage took that this client has seen the outcomes of."""
+
+    chunks: int = 0
+    seconds: float = 0.0
+    """Of whole chunks, from their arguments to their outcome."""
+    results_stored: int = 0
+    """Chunks with results beside their outcome."""
+    deaths: int = 0
+    """Executions that died before the ones that ended."""
+    workers: set[str] = field(default_factory=set)
+    last_s: float = 0.0
+    """When the last chunk ended, seconds since the epoch."""
+
+    def add(self, outcome: Outcome) -> None:
+        self.chunks += 1
+        self.seconds += outcome.seconds
+        self.results_stored += bool(outcome.results)
+        self.deaths += outcome.attempt
+        self.workers.add(outcome.worker)
+        self.last_s = max(self.last_s, outcome.started_s + outcome.seconds)
 
 
 class TrackedStage:
@@ -54,6 +80,7 @@ class TrackedStage:
         """Tasks that have failed or were cancelled: counted when their futures say so too."""
         self.ran: dict[int, ChunkStats] = {}
         """How each chunk ran that has an outcome; none of those that the client cancelled."""
+        self.spent = Spent()
 
     @property
     def job_id(self) -> str:
@@ -125,6 +152,7 @@ class TrackedStage:
         """Resolve the futures of a chunk; returns how many it has, and how many failed by this."""
         if outcome.worker != CLIENT:
             self.ran[outcome.chunk] = _chunk_stats(outcome)
+        self.spent.add(outcome)
         count = failed = 0
         for task, frame in zip(self.run.plan.tasks_of(outcome.chunk), frames, strict=True):
             count += 1
@@ -176,6 +204,8 @@ class TrackedJob:
         self.modules: frozenset[str] = frozenset()
         """Modules that its pickles refer to, where this client submitted it: whoever takes its
         results as arguments needs them too."""
+        self.footprints: tuple[Footprint, ...] = ()
+        """What its stages weigh, where this client submitted it."""
         self.engine: Engine | None = None
         """What runs the executor's jobs: where a job that runs this one's tasks again starts."""
         self.end: Report | None = None

@@ -1,7 +1,7 @@
 """Following jobs: one poller per executor turns outcomes in the store into resolved futures.
 
     hint (local pool) ─┐
-    pause is over ─────┼─▶ Poller thread ─ LIST incomplete groups ─ GET new outcomes ─▶ futures
+    pause is over ─────┼─▶ Poller thread ─ LIST what is incomplete ─ GET new outcomes ─▶ futures
     a job is added ────┘                 └ GET report.json where nothing came: the job has ended
 
 The thread lives only while something is outstanding. Hints save the pauses; without them the pause
@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
+from lambdamr.polling import next_pause, prefixes_to_list
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
 from lambdamr_runtime.errors import CorruptObject, JobFailed, JobTimeout, StoreError
 from lambdamr_runtime.keys import last_number, new_execution_id
 from lambdamr_runtime.limits import (
     POLL_FIRST_S,
     POLL_FLOOR_S,
-    POLL_MAX_S,
-    POLL_SHARE,
     STORE_PATIENCE_S,
 )
 from lambdamr_runtime.wire import Frame, FrameKind, Outcome, StageKind
@@ -230,8 +229,8 @@ class Poller:
             if asked or not hints:
                 began = monotonic()
                 self._look_at_all()
-                grown = min(POLL_MAX_S, pause * 1.5, self._longest_pause())
-                pause = max(grown, (monotonic() - began) / LOOK_SHARE)
+                pause = next_pause(pause, self._elapsed_s())
+                pause = max(pause, (monotonic() - began) / LOOK_SHARE)
 
     def _wait_for_news(self, pause: float) -> tuple[list[tuple[str, int, int]], bool]:
         """Return the hints that came, and whether a look at the store was asked for."""
@@ -256,11 +255,10 @@ class Poller:
         )
         return POLL_FLOOR_S if hinted else POLL_FIRST_S
 
-    def _longest_pause(self) -> float:
+    def _elapsed_s(self) -> float:
         with self._lock:
             since = [job.followed_since for job in self._jobs.values()]
-        elapsed = monotonic() - min(since, default=monotonic())
-        return max(POLL_FLOOR_S, elapsed * POLL_SHARE)
+        return monotonic() - min(since, default=monotonic())
 
     def _left_s(self) -> float:
         """Return when the next job is over its time limit, seconds from now; else infinity."""
@@ -344,7 +342,11 @@ class Poller:
         job.give_up(lambda *_: StoreError(text), _failed(text))
 
     def _look_at(self, job: TrackedJob) -> None:
-        news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
+        news = 0
+        for stage in job.stages:
+            news += self._read_new(stage) if stage.missing else 0
+            if stage.missing:
+                break  # before it is complete nothing of the next one is launched
         if self._has_failed(job) or job.is_over or (news and any(job.pending)):
             return
         self._look_for_end(job)
@@ -368,9 +370,8 @@ class Poller:
                 return 0
             return 1
         found: list[int] = []
-        for group in {plan.group_of(chunk) for chunk in stage.missing}:
-            listed = self._store.list(stage.run.keys.outcomes(group))
-            found += [last_number(entry.key) for entry in listed]
+        for prefix in prefixes_to_list(stage.run.keys, plan, stage.missing):
+            found += [last_number(entry.key) for entry in self._store.list(prefix)]
         new = sorted(stage.missing.intersection(found))
         for chunk in new:
             self._read(stage, chunk)

@@ -16,6 +16,25 @@ LIST_PAGE = 1000
 PLANNED_MEMORY_MB = 1769
 """Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
 
+S3_WRITES_PER_S = 3500
+S3_READS_PER_S = 5500
+"""Requests that S3 takes of one prefix before it answers 503; it splits prefixes that stay busy."""
+
+CONCURRENCY = 1000
+"""Executions at a time that AWS allows an account and region, unless it was asked for more."""
+
+CONCURRENCY_SHARE = 0.8
+"""Share of the allowed executions that a job may take."""
+
+RAMP_PER_S = 100
+"""New environments of one function per second beyond the first CONCURRENCY: 1,000 in 10 s."""
+
+FUNCTION_TIMEOUT_S = 900
+"""Longest execution of a function."""
+
+NETWORK_BYTES_PER_S = 78 * 10**6
+"""About 625 Mbit/s per environment."""
+
 # --- what travels inline, what is stored ------------------------------------------------------
 INLINE_BYTES = 32 * KIB
 """A job whose functions and arguments together stay below this carries them in job.json and the

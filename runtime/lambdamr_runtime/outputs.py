@@ -181,9 +181,14 @@ def open_destination(folder: str, store: Store) -> Destination:
     if folder.startswith(root):
         return Destination(store, _as_prefix(folder[len(root) :]), "")
     bucket, path = _bucket_of(folder)
-    own_bucket, own_path = _bucket_of(store.root)
-    source = _as_prefix(own_path) if bucket == own_bucket else None
+    own_path = _bucket_of(store.root)[1]
+    source = _as_prefix(own_path) if is_same_store(folder, store.root) else None
     return Destination(open_store(bucket), _as_prefix(path), source)
+
+
+def is_same_store(folder: str, root: str) -> bool:
+    """Whether the store of a root can copy to a remote folder by itself."""
+    return folder.startswith(f"{root.rstrip('/')}/") or _bucket_of(folder)[0] == _bucket_of(root)[0]
 
 
 def _as_prefix(path: str) -> str:

@@ -212,6 +212,16 @@ class ObstoreStore:
         except (BaseError, OSError) as error:
             raise self._mapped(error, "list", prefix) from error
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Return the first names under *prefix* that hold more, without listing what they hold."""
+        try:
+            found = obstore.list_with_delimiter(self._backend, prefix)["common_prefixes"]
+        except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return ()
+            raise self._mapped(error, "list", prefix) from error
+        return tuple(name.rstrip("/").rpartition("/")[2] for name in found)
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no error."""
         for key in keys:
