@@ -10,8 +10,9 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from lambdamr.data import Data
 from lambdamr.executor import Executor
-from lambdamr.futures import Data, Future, Futures
+from lambdamr.futures import Future, Futures
 from lambdamr.stats import TaskStats
 from lambdamr.waiting import as_completed, get_all_results, wait
 from lambdamr_runtime import __version__

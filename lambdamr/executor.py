@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lambdamr import progress as bars
 from lambdamr.config import absolute_root, load_config
-from lambdamr.futures import Data, Future, Futures, Progress
+from lambdamr.data import Data
+from lambdamr.futures import Future, Futures, Progress
 from lambdamr.options import CallOptions, ErrorTypes, check_positive
 
 if TYPE_CHECKING:
@@ -270,7 +271,8 @@ class Executor:
                   ValueError: options; an output that holds something, is read by the job, or holds
                   what it reads.
         """
-        from lambdamr.job import Job, KeyOptions, map_reduce_drafts
+        from lambdamr.drafts import KeyOptions, map_reduce_drafts
+        from lambdamr.job import Job
         from lambdamr.output import as_output
 
         check_positive(reducers=reducers)

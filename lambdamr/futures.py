@@ -9,13 +9,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _BaseFuture
 from concurrent.futures._base import CANCELLED
-from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lambdamr.helping import HelpingWaiters
-from lambdamr.packing import packed_data, packed_future
+from lambdamr.packing import packed_future
 from lambdamr.stats import TaskStats
 from lambdamr.stragglers import SLOW_MULTIPLE, Straggler, find_stragglers
 from lambdamr_runtime.errors import JobFailed
@@ -378,12 +377,18 @@ class Futures(Sequence[Future]):
         self._wait(None, stop_on_error=False)
         return report_of(self.stages)
 
-    def plot(self, kind: str = "timeline", path: "str | os.PathLike[str] | None" = None) -> "Plot":
+    def plot(
+        self,
+        kind: str = "timeline",
+        path: "str | os.PathLike[str] | None" = None,
+        *,
+        on: str | None = None,
+    ) -> "Plot":
         """Wait for the end of all tasks, and draw how they ran; as Job.plot."""
         from lambdamr.plots import plot  # an extra, and half a second
 
         self._wait(None, stop_on_error=False)
-        return plot(self.stages, kind, path, {})
+        return plot(self.stages, kind, path, on)
 
     def cost(
         self,
@@ -477,23 +482,3 @@ def _state(future: Future) -> str:
     if future.cancelled():
         return "cancelled"
     return "failed" if _BaseFuture.exception(future) is not None else "done"
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A stored object that travels as a reference; tasks see the object itself.
-
-    Made by `executor.put`.
-    """
-
-    key: str
-    size: int
-    """Bytes, as stored."""
-    modules: frozenset[str] = field(default=frozenset(), repr=False)
-    """Names of modules that the object needs: shipped with the functions that get it."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        from lambdamr_runtime.references import load_data
-
-        packed_data(self.key, self.modules)
-        return load_data, (self.key,)

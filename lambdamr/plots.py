@@ -60,18 +60,18 @@ def plot(
     stages: "Sequence[TrackedStage]",
     kind: str,
     path: str | os.PathLike[str] | None,
-    cost: Mapping[str, float],
+    on: str | None,
 ) -> Plot:
     """Return a figure of stages that have ended.
 
     Args:    kind: one of KINDS. path: also write it there; the suffix says in which format.
-             cost: US dollars by component.
+             on: of a cost, where it is taken to have run, as of Job.cost.
     Raises:  ValueError: an unknown kind, or nothing to draw.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "cost":
-        figure = cost_pie(cost)
+        figure = cost_pie(_cost(stages, on))
     elif kind == "histogram":
         figure = histogram({name: _seconds(stage) for name, stage in by_name(stages).items()})
     else:
@@ -82,6 +82,17 @@ def plot(
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
+
+
+def _cost(stages: "Sequence[TrackedStage]", on: str | None) -> dict[str, float]:
+    """Return dollars by component, the middle of each range, of all jobs together."""
+    from lambdamr.planning.cost import cost_of
+
+    dollars: dict[str, float] = {}
+    for job in {stage.job_id: stage.job for stage in stages}.values():
+        for component, usd in cost_of(job, (on, None, None)).by_component().items():
+            dollars[component] = dollars.get(component, 0.0) + (usd.low + usd.high) / 2
+    return dollars
 
 
 def _seconds(stage: "TrackedStage") -> list[float]:
@@ -181,7 +192,9 @@ def cost_pie(cost: Mapping[str, float]) -> Plot:
     shown = {name: dollars for name, dollars in cost.items() if dollars > 0}
     total = sum(shown.values())
     if not total:
-        raise ValueError("There is nothing to draw: this job has no known cost.")
+        raise ValueError(
+            'There is nothing to draw: this cost nothing. on="aws" tells what it would.'
+        )
     figure = Plot(6.0, 3.4)
     axes = figure.add_subplot()
     wedges, _ = axes.pie(

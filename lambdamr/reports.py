@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lambdamr.timing import StageTiming, by_name, timing_of
+from lambdamr.timing import StageTiming, by_name, is_billed, timing_of
 from lambdamr_runtime.barrier import Totals, totals_of
 from lambdamr_runtime.stopwatch import PHASES
 from lambdamr_runtime.wire import StageKind
@@ -49,6 +49,8 @@ class JobReport:
     """How the tasks ran, by stage name."""
     receipts: tuple[Receipt, ...] = ()
     """What was checked before the job counted as done; none where it has nothing to check."""
+    cost_usd: tuple[float, float] | None = None
+    """US dollars, low and high, in the cloud; see Job.cost."""
 
     @property
     def partial(self) -> bool:
@@ -102,6 +104,8 @@ class JobReport:
             failed = sum(each.failed for each in self.stages.values())
             yield f"partial: {failed:,} tasks failed, nothing of theirs is in the results"
         yield from _memory(self.timing.values())
+        if self.cost_usd is not None:
+            yield f"cost: ${self.cost_usd[0]:.2g} to ${self.cost_usd[1]:.2g}"
 
 
 def _counts(totals: Totals) -> Iterator[str]:
@@ -172,7 +176,18 @@ def report_of(stages: "Sequence[TrackedStage]") -> JobReport:
         totals,
         {name: timing_of(stage) for name, stage in names.items()},
         tuple(_receipts(list(names.values()), list(totals.values()))),
+        _cost(jobs),
     )
+
+
+def _cost(jobs: "Sequence[TrackedJob]") -> tuple[float, float] | None:
+    """Return what jobs have cost; None where one ran on this machine."""
+    if not jobs or not all(map(is_billed, jobs)):
+        return None
+    from lambdamr.planning.cost import cost_of
+
+    spent = [cost_of(job).usd for job in jobs]
+    return sum(each.low for each in spent), sum(each.high for each in spent)
 
 
 def _status(jobs: "Sequence[TrackedJob]") -> str:

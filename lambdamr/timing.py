@@ -76,6 +76,11 @@ def by_name(stages: "Sequence[TrackedStage]") -> "dict[str, TrackedStage]":
     }
 
 
+def is_billed(job: "TrackedJob") -> bool:
+    """Whether a job runs where it costs money."""
+    return getattr(job.backend, "deployment", None) is not None
+
+
 class SpanKind(enum.StrEnum):
     """What an attempt of a chunk did, in this order."""
 

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from lambdamr import html
 from lambdamr.shown import shown_input
+from lambdamr.timing import is_billed
 from lambdamr_runtime.errors import RemoteTraceback
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class View:
     """Since the submission, or until the end."""
     rows: tuple[Row, ...]
     failures: tuple[FailedTask, ...] = ()
+    cost: str = ""
+    """US dollars; "" of a job that costs nothing."""
     note: str = ""
 
     @property
@@ -72,7 +75,8 @@ def job_view(job: "TrackedJob", note: str = "") -> View:
         for stage in job.stages
     )
     failures = tuple(_failures(job.stages))
-    return View(f"lambdamr job {job.manifest.job}", _state(job), _age(job), rows, failures, note)
+    title = f"lambdamr job {job.manifest.job}"
+    return View(title, _state(job), _age(job), rows, failures, _dollars(job), note)
 
 
 def futures_view(futures: "Futures") -> View:
@@ -98,7 +102,7 @@ def view_html(view: View) -> str:
     if view.per_second and view.seconds >= 0.05:
         notes.append(f"{view.per_second:,.0f} tasks/s" if view.per_second >= 10 else
                      f"{view.per_second:.1f} tasks/s")  # fmt: skip
-    notes.append(view.note)
+    notes += [view.cost, view.note]
     rows = html.table(_row(row, ended) for row in view.rows)
     failed = sum(row.failed for row in view.rows)
     body = ""
@@ -159,6 +163,16 @@ def _state(job: "TrackedJob") -> str:
     if not job.is_over:
         return "running"
     return job.end.status if job.end is not None else "done"
+
+
+def _dollars(job: "TrackedJob") -> str:
+    """Return what a job in the cloud has cost; "" on this machine."""
+    if not is_billed(job):
+        return ""
+    from lambdamr.planning.cost import cost_of
+    from lambdamr.planning.showing import dollars
+
+    return dollars(cost_of(job).usd) + ("" if job.is_over else " so far")
 
 
 def _age(job: "TrackedJob") -> float:

@@ -127,3 +127,12 @@ with lambdamr.Executor(workers=1) as executor:
     assert done.stdout == (
         "done\nPlots need matplotlib, which is not installed. Run: pip install 'lambdamr[plots]'\n"
     ), done.stderr
+
+
+def test_cost_of_a_job(job: lambdamr.Job) -> None:
+    """On this machine a job costs nothing; what it would have cost on AWS has its components."""
+    with pytest.raises(ValueError, match='on="aws" tells what it would'):
+        job.plot("cost")
+    legend = job.plot("cost", on="aws").axes[0].get_legend()
+    assert legend is not None
+    assert any(text.get_text().startswith("PUT: $") for text in legend.get_texts())
