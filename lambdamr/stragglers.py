@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ def find_stragglers(
              multiple: of the median, >= 1.  floor_s: least seconds above the median, >= 0.
     Raises:  ValueError: multiple or floor_s out of its range.
     """
+    from statistics import median  # 8 ms, which `import lambdamr` would pay
+
     if not multiple >= 1:
         raise ValueError(f"multiple must be >= 1, got {multiple}")
     if not floor_s >= 0:
