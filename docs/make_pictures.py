@@ -23,7 +23,7 @@ PICTURES = Path(__file__).resolve().parent / "pictures"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
-WIDTH, HEIGHT = 860, 560
+WIDTH, HEIGHT = 800, 590
 """Of a picture of a notebook, in pixels before they are doubled."""
 
 _CELL = (

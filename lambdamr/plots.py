@@ -20,6 +20,8 @@ except ImportError as error:
         "Plots need matplotlib, which is not installed. Run: pip install 'lambdamr[plots]'"
     ) from error
 
+from lambdamr.planning.estimating import Range
+from lambdamr.planning.showing import dollars
 from lambdamr.timing import Span, SpanKind, by_name, spans_of
 
 if TYPE_CHECKING:
@@ -35,7 +37,10 @@ _COLOURS = {
     SpanKind.WRITE: "#e3a23c",
     SpanKind.DIED: "#d6455d",
 }
-_STAGES = ("#2e9e6b", "#5f7fb8", "#e3a23c", "#8a6bb1", "#d6455d")
+_STAGES = ("#2e9e6b", "#5f7fb8", "#e3a23c", "#8a6bb1", "#d6455d", "#8fb8de", "#8a8f98")
+
+LEAST_SHARE = 0.01
+"""A component that costs less of the whole is one of the others."""
 
 _GAP = 0.12
 """Of a lane's height, left between two lanes."""
@@ -88,11 +93,11 @@ def _cost(stages: "Sequence[TrackedStage]", on: str | None) -> dict[str, float]:
     """Return dollars by component, the middle of each range, of all jobs together."""
     from lambdamr.planning.cost import cost_of
 
-    dollars: dict[str, float] = {}
+    spent: dict[str, float] = {}
     for job in {stage.job_id: stage.job for stage in stages}.values():
         for component, usd in cost_of(job, (on, None, None)).by_component().items():
-            dollars[component] = dollars.get(component, 0.0) + (usd.low + usd.high) / 2
-    return dollars
+            spent[component] = spent.get(component, 0.0) + (usd.low + usd.high) / 2
+    return spent
 
 
 def _seconds(stage: "TrackedStage") -> list[float]:
@@ -189,22 +194,28 @@ def cost_pie(cost: Mapping[str, float]) -> Plot:
 
     Raises:  ValueError: nothing is known to have cost anything.
     """
-    shown = {name: dollars for name, dollars in cost.items() if dollars > 0}
-    total = sum(shown.values())
+    total = sum(cost.values())
+    shown = {name: usd for name, usd in cost.items() if usd >= LEAST_SHARE * total and usd > 0}
+    if total > sum(shown.values()):
+        shown["other"] = total - sum(shown.values())
     if not total:
         raise ValueError(
             'There is nothing to draw: this cost nothing. on="aws" tells what it would.'
         )
-    figure = Plot(6.0, 3.4)
+    figure = Plot(6.4, 3.2)
     axes = figure.add_subplot()
     wedges, _ = axes.pie(
         list(shown.values()), startangle=90, counterclock=False, colors=_cycle(len(shown)),
         wedgeprops={"width": 0.42, "edgecolor": "white"},
     )  # fmt: skip
-    labels = [f"{name}: ${dollars:.3g} ({dollars / total:.0%})" for name, dollars in shown.items()]
-    axes.legend(wedges, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    axes.text(0, 0, f"${total:.3g}", ha="center", va="center", fontsize=13)
+    labels = [f"{name}: {_money(usd)} ({usd / total:.0%})" for name, usd in shown.items()]
+    figure.legend(wedges, labels, loc="outside right center", frameon=False)
+    axes.text(0, 0, _money(total), ha="center", va="center", fontsize=13)
     return figure
+
+
+def _money(usd: float) -> str:
+    return dollars(Range(usd, usd))
 
 
 def _cycle(count: int) -> list[str]:

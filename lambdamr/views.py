@@ -109,9 +109,8 @@ def view_html(view: View) -> str:
     if view.failures:
         shown = html.table(_failure_row(failure) for failure in view.failures)
         more = failed - len(view.failures)
-        body = html.details(
-            f"{failed:,} failed{f', the first {len(view.failures)}' if more > 0 else ''}", shown
-        )
+        first = f"The first {len(view.failures)} failures" if more > 0 else "Failures"
+        body = html.details(first, shown)
     return html.card(html.heading(view.title, notes), rows, body)
 
 
@@ -230,4 +229,5 @@ def _place(error: BaseException | None) -> str:
     if not isinstance(cause, RemoteTraceback):
         return ""
     places = [line.strip() for line in cause.text.splitlines() if line.startswith("  File ")]
-    return places[-1] if places else ""
+    # A function that travelled by value has no file to name.
+    return places[-1].removeprefix('File "<dynamic-code>", ') if places else ""

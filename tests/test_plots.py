@@ -63,11 +63,17 @@ def test_histogram(job: lambdamr.Job) -> None:
 def test_cost_pie() -> None:
     """A wedge per component that cost something, and the sum in the middle."""
     figure = plots.cost_pie({"Lambda": 0.003, "PUT": 0.001, "storage": 0.0})
-    axes = figure.axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "Lambda: $0.003 (75%)", "PUT: $0.001 (25%)",
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "Lambda: $0.0030 (75%)", "PUT: $0.0010 (25%)",
     ]  # fmt: skip
-    assert "$0.004" in [text.get_text() for text in axes.texts]
+    assert "$0.0040" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_small_costs_are_one_wedge() -> None:
+    """What is below a hundredth is told together."""
+    figure = plots.cost_pie({"Lambda": 1.0, "PUT": 0.002, "GET": 0.001})
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [text.partition(":")[0] for text in texts] == ["Lambda", "other"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,5 @@ def test_cost_of_a_job(job: lambdamr.Job) -> None:
     """On this machine a job costs nothing; what it would have cost on AWS has its components."""
     with pytest.raises(ValueError, match='on="aws" tells what it would'):
         job.plot("cost")
-    legend = job.plot("cost", on="aws").axes[0].get_legend()
-    assert legend is not None
+    legend = job.plot("cost", on="aws").legends[0]
     assert any(text.get_text().startswith("PUT: $") for text in legend.get_texts())

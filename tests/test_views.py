@@ -76,7 +76,7 @@ def test_failures_are_told_and_counted() -> None:
     """Input, last line and place; how many more there are."""
     failed = FailedTask("map task 3", "'x'", "ValueError: no", 'File "a.py", line 3, in f')
     text = text_of(view_html(view(rows=(Row("map", 9, 9, 2),), failures=(failed,))))
-    assert "2 failed, the first 1" in text
+    assert "2 failed The first 1 failures" in text
     assert "map task 3 'x' ValueError: no File \"a.py\", line 3, in f" in text
 
 
@@ -115,7 +115,7 @@ def test_only_the_first_failures_are_shown(executor: lambdamr.Executor) -> None:
     futures = executor.map(divide, range(1000), return_exceptions=True)
     futures.exceptions(PATIENCE_S)
     text = text_of(futures._repr_html_())
-    assert "1,000 failed, the first 5" in text
+    assert "1,000 failed The first 5 failures" in text
     assert text.count("ZeroDivisionError") == 5
 
 
