@@ -5,7 +5,7 @@ which is updated by later waits and by the job's end.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -39,26 +39,28 @@ class Places:
     def __init__(self) -> None:
         self._handles: list[tuple[object, Any]] = []
         """(cell, IPython's handle of a display)."""
+        self.ends = False
+        """Whether the job's end will be shown."""
 
-    def show(self, text: "Callable[[], View]", cell: object) -> None:
+    def show(self, view: "View", cell: object) -> None:
         """Show a job in this cell, unless it is shown here already."""
         if any(known == cell for known, _ in self._handles):
-            self.update(text)
+            self.update(view)
             return
         from IPython.display import display
 
-        handle = display(_bundle(text()), raw=True, display_id=True)  # type: ignore[no-untyped-call]  # IPython's
+        handle = display(_bundle(view), raw=True, display_id=True)  # type: ignore[no-untyped-call]  # IPython's
         self._handles.append((cell, handle))
 
-    def update(self, text: "Callable[[], View]") -> None:
+    def update(self, view: "View") -> None:
         """Show the present state in all places."""
-        bundle = _bundle(text())
+        bundle = _bundle(view)
         for _, handle in self._handles:
             handle.update(bundle, raw=True)
 
 
-_places: "WeakKeyDictionary[object, Places]" = WeakKeyDictionary()
-"""Of each job, or sequence of futures."""
+_places: "WeakKeyDictionary[TrackedJob, Places]" = WeakKeyDictionary()
+"""Of each job that was shown."""
 
 
 def wait_in_notebook(
@@ -73,20 +75,21 @@ def wait_in_notebook(
         _update(job)
         return
     places = _places.setdefault(job, Places())
-    places.show(lambda: job_view(job), _cell())
+    places.show(job_view(job), _cell())
     note, pause = "", REFRESH_S
     try:
         while _left(deadline, 1.0) > 0:
             if _wait(stages, _left(deadline, pause), stop_on_error):
                 break
             began = monotonic()
-            places.update(lambda: job_view(job))
+            places.update(job_view(job))
             pause = max(REFRESH_S, (monotonic() - began) / DRAWING_SHARE)
     except KeyboardInterrupt:
         note = "the wait was interrupted, the job goes on"
         raise
     finally:
-        places.update(lambda: job_view(job, note))
+        places.update(job_view(job, note))
+        _update_at_end(job)
 
 
 def show(job: "TrackedJob") -> None:
@@ -94,8 +97,15 @@ def show(job: "TrackedJob") -> None:
     from lambdamr.views import job_view
 
     places = _places.setdefault(job, Places())
-    places.show(lambda: job_view(job), _cell())
-    if not job.is_over:
+    places.show(job_view(job), _cell())
+    _update_at_end(job)
+
+
+def _update_at_end(job: "TrackedJob") -> None:
+    """See that a job that goes on is shown as it ends, once."""
+    places = _places[job]
+    if not job.is_over and not places.ends:
+        places.ends = True
         job.poller.when_over(job, lambda: _update(job))
 
 
@@ -104,7 +114,7 @@ def _update(job: "TrackedJob") -> None:
 
     places = _places.get(job)
     if places is not None:
-        places.update(lambda: job_view(job))
+        places.update(job_view(job))
 
 
 def _wait(stages: Sequence["TrackedStage"], timeout: float, stop_on_error: bool) -> bool:

@@ -267,17 +267,22 @@ class Poller:
 
     def _retire(self) -> bool:
         """Forget the jobs that are over; whether none is left and the thread may end."""
-        acts: list[Callable[[], object]] = []
+        ended: list[Callable[[], object]] = []
+        acts: list[Callable[[], None]] = []
         with self._lock:
             for name in [name for name, job in self._jobs.items() if job.is_over]:
                 del self._jobs[name]
-                acts += self._at_end.pop(name, ())
+                ended += self._at_end.pop(name, ())
             is_idle = not self._jobs
             if is_idle:
                 self._thread = None
-                acts += self._at_idle
-                self._at_idle = []
+                acts, self._at_idle = self._at_idle, []
                 self.idle.notify_all()
+        for tell in ended:
+            try:
+                tell()
+            except Exception:  # of a display or a loop that is gone: other jobs are followed here
+                logger.exception("Could not tell of the end of a job")
         for act in acts:
             act()
         return is_idle
