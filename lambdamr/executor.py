@@ -190,21 +190,9 @@ class Executor:
             raise ValueError(f"arity must be >= 2, got {arity}")
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
-        from lambdamr.submission import StageDraft
-        from lambdamr_runtime.wire import StageKind
-        from lambdamr_runtime.work import Call, Fold
+        from lambdamr.folding import fold_drafts
 
-        groups = [values[i : i + arity] for i in range(0, len(values), arity)]
-        limit = _limit(timeout_s, self._timeout_s)
-        args = [((group,), _NO_KEYWORDS) for group in groups]
-        call, fold = Call(fn, options.retried), Fold(fn, arity, options.retried)
-        drafts = [
-            StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, limit, retries, 0)
-        ]
-        while drafts[-1].tasks > 1:
-            tasks = -(-drafts[-1].tasks // arity)
-            name = f"reduce-{len(drafts) + 1}"
-            drafts.append(StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, limit, retries, 0))
+        drafts = fold_drafts(fn, values, arity, options, _limit(timeout_s, self._timeout_s))
         return self._start(drafts, job_timeout_s).stages[-1].futures[0]
 
     def map_reduce(
@@ -338,7 +326,6 @@ class Executor:
                   on: "aws" or "local"; None: where this executor runs.
                   region: of AWS; None: that of the deployed runtime, or as configured.
                   prices: US dollars that replace those of the table; see lambdamr.prices.
-        Returns:  the plan: shown as text and HTML, `to_dict()` for programs.
         Raises:   as `map` and `map_reduce`; ValueError: no tasks, an unknown region.
         """
         from lambdamr.planning.asking import plan_call
@@ -400,8 +387,7 @@ class Executor:
             self.shutdown(wait=True)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<lambdamr.Executor {state} root={self._root!r}>"
+        return f"<lambdamr.Executor {'closed' if self._closed else 'open'} root={self._root!r}>"
 
     # --- inside --------------------------------------------------------------------------------
     def _map(
@@ -455,10 +441,9 @@ class Executor:
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._engine is None and rehearsal is not None:
+                self._engine = rehearsal.engine_of(self)
             if self._engine is None:
-                if rehearsal is not None:
-                    self._engine = rehearsal.engine_of(self)
-                    return self._engine
                 from lambdamr.engine import Engine
 
                 self._engine = Engine(self._make_backend())
@@ -477,9 +462,8 @@ class Executor:
         from lambdamr_runtime.limits import LANES_PER_WORKER
 
         workers = self._workers or usable_cores()
-        return (
-            self._root, workers, self._memory_mb, self._concurrency or workers * LANES_PER_WORKER
-        )  # fmt: skip
+        width = self._concurrency or workers * LANES_PER_WORKER
+        return self._root, workers, self._memory_mb, width
 
     def begun(self) -> "Engine | None":
         """Return what runs this executor's jobs, None before the first."""
