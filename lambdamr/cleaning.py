@@ -53,6 +53,8 @@ def clean_daily(store: Store, keep_days: float) -> None:
 def clean_root(store: Store, age_s: float) -> list[str]:
     """Remove the jobs of a directory store; see `clean`."""
     folder = _folder(store)
+    if age_s >= time.time():  # nothing is that old, and no calendar goes back so far
+        return []
     limit = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time() - age_s))
     with contextlib.suppress(FileNotFoundError):
         jobs = sorted(filter(is_job_id, os.listdir(os.path.join(folder, JOBS))))
