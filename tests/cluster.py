@@ -497,6 +497,10 @@ class Cluster:
                 assert request.key not in self._outcomes, f"{request.key} was won twice"
                 self._outcomes[request.key] = self.store.get(request.key)
 
+    def forget(self, key: str) -> None:
+        """Somebody has deleted an outcome: it may be won once more."""
+        self._outcomes.pop(key, None)
+
     def check_outcomes(self) -> None:
         """Outcomes are what they were when they were won."""
         for key, data in self._outcomes.items():
