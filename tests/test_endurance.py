@@ -102,6 +102,7 @@ def test_executors_that_are_closed_leave_nothing(root: str) -> None:
     assert os.listdir(f"{root}/owners") == []
 
 
+@pytest.mark.soak
 def test_a_hundred_thousand_futures(root: str) -> None:
     """A map of 100,000 tasks: every result, in order, in a client of less than 500 MB."""
     program = """
@@ -116,8 +117,8 @@ def test_a_hundred_thousand_futures(root: str) -> None:
     assert int(faults.run_client(program, root)) < 500
 
 
-def test_a_hundred_thousand_futures_of_many_jobs(root: str) -> None:
-    """What was forgotten is freed: a client that keeps no futures does not grow with its jobs."""
+def test_futures_that_are_forgotten_are_freed(root: str) -> None:
+    """A client that keeps no futures does not grow with its jobs."""
     program = """
         import lambdamr
         from tests.test_endurance import resident_mb
