@@ -96,7 +96,9 @@ def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
             table = tomllib.load(file)
     except FileNotFoundError:
         raise ValueError(f"LAMBDAMR_CONFIG names {path}, which does not exist.") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     known = [each.name for each in fields(Config)]
     for name in table:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.wire import MALFORMED
 
 DEFAULT_NAME = "default"
 
@@ -60,7 +61,7 @@ class Deployment:
             record = json.loads(data)
             record["read"], record["write"] = tuple(record["read"]), tuple(record["write"])
             return cls(**record)
-        except (ValueError, TypeError, LookupError) as error:
+        except MALFORMED as error:
             raise CorruptObject(
                 f"{source} is not the record of a deployed runtime: {error}. "
                 "Run `lambdamr deploy-runtime`."

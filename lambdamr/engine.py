@@ -1,6 +1,7 @@
 """What an executor has once it runs, and how that ends."""
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -14,6 +15,8 @@ from lambdamr.submission import Submission
 from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
 from lambdamr_runtime.errors import StoreError
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -131,9 +134,29 @@ class Engine:
         else:
             self.poller.when_idle(self._close)
 
+    def abandon(self) -> None:
+        """Cancel what is outstanding, and stop the workers without waiting for anything.
+
+        In a thread of its own, which no signal interrupts: one more Ctrl-C ends this wait alone.
+        """
+        thread = threading.Thread(target=self._abandon, name="lambdamr-end", daemon=True)
+        thread.start()
+        thread.join()
+
+    def _abandon(self) -> None:
+        self._finishing = True
+        try:
+            self.cancel(everything=True)
+        except StoreError as error:  # all is cancelled here nevertheless
+            logger.warning("Could not put every tombstone: %s", error)
+        finally:
+            self._close()
+
     def _close(self) -> None:
-        self.backend.close()
-        _engines.discard(self)
+        try:
+            self.backend.close()
+        finally:
+            _engines.discard(self)
         self.closed.set()
 
     def stop_with(self, executor: object) -> None:

@@ -381,10 +381,17 @@ class Executor:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is not None and self._engine is not None:
-                self._engine.cancel(everything=True)
-        finally:
-            self.shutdown(wait=True)
+            try:
+                if kind is not None and self._engine is not None:
+                    self._engine.cancel(everything=True)
+            finally:
+                self.shutdown(wait=True)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C while this waits: the second one, or the first
+            if self._engine is not None:
+                self._engine.abandon()
+            raise
 
     def __repr__(self) -> str:
         return f"<lambdamr.Executor {'closed' if self._closed else 'open'} root={self._root!r}>"

@@ -105,9 +105,11 @@ class LocalBackend:
         return False
 
     def close(self) -> None:
-        self._pool.close()
-        if self._ownership.release():
-            clean_daily(self.store, self._keep_days)
+        try:
+            self._pool.close()
+        finally:
+            if self._ownership.release():
+                clean_daily(self.store, self._keep_days)
 
 
 @dataclass(slots=True, eq=False)
@@ -179,13 +181,17 @@ class _Pool:
         patience costs nothing.
         """
         with self._lock:
-            self._quiet.wait_for(self._is_quiet, SETTLE_S)
-            thread = self._thread
-            if thread is not None and not self._closing:
-                os.write(self._wake_out, b"x")
-            self._closing = True
-            self._queue.clear()
-        if thread is not None and thread is not threading.current_thread():
+            try:
+                self._quiet.wait_for(self._is_quiet, SETTLE_S)
+            finally:  # Ctrl-C ends the patience, not the stop
+                thread = self._thread
+                if thread is not None and not self._closing:
+                    os.write(self._wake_out, b"x")
+                self._closing = True
+                self._queue.clear()
+        if thread is None or thread.ident is None:  # Ctrl-C may come before it is started
+            self._stop()
+        elif thread is not threading.current_thread():
             thread.join()
 
     def _is_quiet(self) -> bool:
@@ -207,19 +213,29 @@ class _Pool:
             worker = self._free_worker()
             if worker is None:
                 return
-            event = self._queue.popleft()
-            worker.event = event
+            worker.event = event = self._queue[0]
             worker.jobs = {event.job}
             try:
+                self._queue.popleft()
                 worker.channel.send(Verb.RUN, event.encode())
             except OSError:
                 self._lost(worker)
+            except BaseException:  # Ctrl-C: who knows whether the worker has it
+                self._lost(worker)
+                raise
 
     def _free_worker(self) -> _Worker | None:
-        """Return an idle worker or a new one; None where all are busy, or none can be started."""
+        """Return an idle worker or a new one; None where all are busy, or none can be started.
+
+        Only the pool's thread starts workers; others ask it to.
+        """
         idle = next((worker for worker in self._workers if worker.event is None), None)
         if idle is not None or len(self._workers) >= self._limit:
             return idle
+        if threading.current_thread() is not self._thread:
+            # Ctrl-C interrupts the main thread, also between a fork and whoever would hold it.
+            os.write(self._wake_out, b"x")
+            return None
         try:
             return self._start_worker()
         except OSError as error:
@@ -248,7 +264,6 @@ class _Pool:
         worker = _Worker(process, Channel(ours), scratch)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
-        os.write(self._wake_out, b"x")
         return worker
 
     def _command(self, descriptor: int, scratch: str) -> list[str]:
@@ -332,6 +347,7 @@ class _Pool:
                 for key, _ in ready:
                     if key.fd == self._wake_in:
                         os.read(self._wake_in, 4096)
+                        self._dispatch()
                     elif key.fd != self._hints_in and key.data in self._workers:
                         self._hear(key.data)
             if any(key.fd == self._hints_in for key, _ in ready):
@@ -378,8 +394,11 @@ class _Pool:
     def _stop(self) -> None:
         for worker in list(self._workers):
             self._remove(worker)
-        for descriptor in (self._wake_in, self._wake_out, self._hints_in, self._hints_out):
-            os.close(descriptor)
+        pipes = (self._wake_in, self._wake_out, self._hints_in, self._hints_out)
+        self._wake_in = self._wake_out = self._hints_in = self._hints_out = -1
+        for descriptor in pipes:
+            if descriptor >= 0:
+                os.close(descriptor)
         self._selector.close()
 
 

@@ -34,6 +34,7 @@ from lambdamr_runtime.wire import (
     StageKind,
     args_index_bytes,
     args_span,
+    checked_args,
 )
 from lambdamr_runtime.work import Work
 
@@ -269,20 +270,17 @@ class Worker:
         stage, chunks = run.stage, run.plan.chunks
         if not stage.has_args:
             return None
-        if stage.inline_args:
-            start, length = args_span(stage.inline_args, chunk, chunks)
-            return serialize.loads(stage.inline_args[start : start + length])
-        packed: bytes | None = self._cache.get(run.keys.args)
+        packed: bytes | None = stage.inline_args or self._cache.get(run.keys.args)
         if packed is None:
             packed = self._fetch_args(run)
             self._cache.keep(run.keys.args, packed, len(packed))
         start, length = args_span(packed, chunk, chunks)
-        if start + length <= len(packed):
-            return serialize.loads(packed[start : start + length])
-        data = self._store.get_range(run.keys.args, start, length)
+        data = packed[start : start + length]
+        if len(data) < length:
+            data = self._store.get_range(run.keys.args, start, length)
         if len(data) < length:
             raise CorruptObject(f"{run.keys.args} ends within the arguments of chunk {chunk}")
-        return serialize.loads(data)
+        return serialize.loads(checked_args(packed, chunk, data, run.keys.args))
 
     def _fetch_args(self, run: StageRun) -> bytes:
         """Return the packed arguments whole where they are small, else just their index."""
