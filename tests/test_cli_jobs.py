@@ -153,6 +153,7 @@ def test_an_unfinished_job_is_shown_and_left_alone(
     assert found["seconds"] is None
     (stage,) = found["stages"]
     assert (stage["tasks"], stage["ended"], stage["open_lanes"]) == (4, 0, 2)
+    assert stage["silent_lanes"] == 2
     assert "so far" in said(capsys, "show", job, "--root", root)
     assert record(capsys, "jobs", "--root", root)[0]["ended"] == 0
     assert sorted(entry.key for entry in stored.list("")) == before

@@ -38,13 +38,13 @@ COMMANDS = {
     "config": "lambdamr.cli.configuration",
     "delete": "lambdamr.cli.ending",
     "jobs": "lambdamr.cli.listing",
-    "logs": "lambdamr.cli.looking",
+    "logs": "lambdamr.cli.reporting",
     "plan": "lambdamr.cli.running",
     "result": "lambdamr.cli.results",
     "retry": "lambdamr.cli.ending",
     "run": "lambdamr.cli.running",
-    "show": "lambdamr.cli.looking:show_job",
-    "status": "lambdamr.cli.looking",
+    "show": "lambdamr.cli.reporting:show_job",
+    "status": "lambdamr.cli.reporting",
 }
 """Command, and the module that has it, under its name with `_` for `-`, or as `module:name`."""
 

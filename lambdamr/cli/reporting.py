@@ -53,7 +53,8 @@ def show_job(job: str, on: str | None, region: str | None, root: str | None, as_
 def status(job: str, root: str | None, as_json: bool) -> int:
     """Show how far a job is.
 
-    Tasks that have ended, have failed, are left, and the lanes in which those are.
+    Tasks that have ended, have failed, are left, and the lanes in which those are. Silent lanes have
+    no outcome yet: they wait to begin, or are in their first chunk.
 
     Exit status: 0 while it runs and when it is done, 1 where it has failed or was cancelled.
 
@@ -153,6 +154,7 @@ def _record(found: "JobLook") -> dict[str, Any]:
                 "ended": stage.ended,
                 "failed": stage.failed,
                 "open_lanes": stage.open_lanes,
+                "silent_lanes": stage.silent_lanes,
                 "task_seconds": stage.spent.seconds,
                 "deaths": stage.spent.deaths,
                 "peak_mb": stage.peak_mb,
@@ -164,13 +166,16 @@ def _record(found: "JobLook") -> dict[str, Any]:
 
 def _head(found: "JobLook") -> str:
     took = f" in {age(found.seconds)}" if found.seconds is not None else ""
-    old = age(max(0.0, time.time() - found.manifest.created_s))
+    old = f"{age(max(0.0, time.time() - found.manifest.created_s))} ago"
+    last = max((stage.spent.last_s for stage in found.stages), default=0.0)
+    if last and not found.state.is_over:
+        old = f"{old}; the last outcome is {age(max(0.0, time.time() - last))} old"
     reason = f"\n  {found.end.reason}" if found.end is not None and found.end.reason else ""
-    return f"job {found.manifest.job}: {state(found.state)}{took}, submitted {old} ago{reason}"
+    return f"job {found.manifest.job}: {state(found.state)}{took}, submitted {old}{reason}"
 
 
 def _stages(found: "JobLook") -> str:
-    rows = [["", "tasks", "ended", "failed", "left", "in lanes", "task time", "peak"]]
+    rows = [["", "tasks", "ended", "failed", "left", "in lanes", "silent", "task time", "peak"]]
     rows += [_row(stage) for stage in found.stages]
     return "\n".join(f"  {line}" for line in table(rows).splitlines())
 
@@ -185,6 +190,7 @@ def _row(stage: "StageLook") -> list[str]:
         f"{stage.failed:,}",
         f"{left:,}",
         f"{stage.open_lanes:,}",
+        f"{stage.silent_lanes:,}",
         age(stage.spent.seconds),
         f"{stage.peak_mb:,.0f} MB" if stage.peak_mb else "-",
     ]
