@@ -15,6 +15,9 @@ LambdamrError
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
+├── DeployError                a runtime cannot be deployed, looked at or removed
+│   ├── MissingPermission      AWS refused a request to whoever signed it
+│   └── PackageTooLarge        code and packages exceed what a function may have
 ├── InvalidInput
 │   ├── InputNotFound
 │   ├── InputChanged           an input is not the one that was planned
@@ -35,6 +38,7 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "DeployError",
     "DuplicateKey",
     "InputChanged",
     "InputNotFound",
@@ -43,7 +47,9 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "LambdamrError",
+    "MissingPermission",
     "NotSerializable",
+    "PackageTooLarge",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",
@@ -117,6 +123,18 @@ class RuntimeMismatch(LambdamrError):
 
 class StoreError(LambdamrError):
     """The object store refused a request, or could not be reached."""
+
+
+class DeployError(LambdamrError):
+    """A runtime cannot be deployed, looked at or removed; the message says what to do."""
+
+
+class MissingPermission(DeployError):
+    """AWS refused a request: whoever signed it lacks a permission, which the message names."""
+
+
+class PackageTooLarge(DeployError):
+    """Code and packages exceed what a function may have; the message names the largest."""
 
 
 class InvalidInput(LambdamrError):
