@@ -110,18 +110,18 @@ def layer_requirements() -> str:
     return files("lambdamr.layer").joinpath("requirements.txt").read_text()
 
 
-def build_layer(target: Target, requirements: Path | None = None) -> Archive:
+def build_layer(target: Target, requirements: Sequence[str] = ()) -> Archive:
     """Return the layer: what the runtime imports and what the user adds, for a platform.
 
-    Args:    requirements: the user's file, in pip's format.
+    Args:    requirements: the user's, in pip's format.
     Raises:  DeployError: pip is missing, or finds no wheels for that platform.
     """
     with tempfile.TemporaryDirectory(prefix="lambdamr-layer-") as name:
         folder = Path(name)
-        own = folder / "layer.txt"
-        own.write_text(layer_requirements())
+        listed = folder / "requirements.txt"
+        listed.write_text("\n".join((layer_requirements(), *requirements)))
         wheels = folder / "wheels"
-        _download(target, [own, *([requirements] if requirements else [])], wheels)
+        _download(target, listed, wheels)
         return archive_of(sorted(wheels.glob("*.whl")))
 
 
@@ -170,7 +170,7 @@ def check_size(code: Archive, layer: Archive, limit: int = UNPACKED_BYTES) -> No
 
 
 # --- wheels -------------------------------------------------------------------------------------
-def _download(target: Target, requirements: Sequence[Path], folder: Path) -> None:
+def _download(target: Target, requirements: Path, folder: Path) -> None:
     """Have pip put the wheels of *requirements* and all that they need into *folder*.
 
     Raises:  DeployError: pip's own words, and what can be done.
@@ -196,7 +196,7 @@ def _download(target: Target, requirements: Sequence[Path], folder: Path) -> Non
         )
 
 
-def _pip_arguments(target: Target, requirements: Sequence[Path], folder: Path) -> list[str]:
+def _pip_arguments(target: Target, requirements: Path, folder: Path) -> list[str]:
     compact = target.python.replace(".", "")
     return [
         "download", "--quiet", "--disable-pip-version-check", "--no-input",
@@ -204,7 +204,7 @@ def _pip_arguments(target: Target, requirements: Sequence[Path], folder: Path) -
         "--python-version", target.python, "--implementation", "cp",
         "--abi", f"cp{compact}", "--abi", "abi3", "--abi", "none",
         *(word for tag in target.platforms for word in ("--platform", tag)),
-        *(word for path in requirements for word in ("--requirement", str(path))),
+        "--requirement", str(requirements),
     ]  # fmt: skip
 
 

@@ -140,6 +140,9 @@ LOG_RETENTION_DAYS = (
 )  # fmt: skip
 """What CloudWatch takes as the days that logs are kept."""
 
+WORKER_LOG_DAYS = 14
+"""How long logs are kept if nobody says otherwise."""
+
 EXPIRE_JOBS_DAYS = 14
 EXPIRE_SHARED_DAYS = 90
 """Age at which S3 removes jobs and their shuffles; functions and data, which jobs share, later."""

@@ -81,11 +81,9 @@ def test_the_code_runs_where_only_it_and_the_layer_are(tmp_path: Path) -> None:
     }, "every package that is deployed is pinned"
 
 
-def test_a_layer_is_built_for_another_platform(tmp_path: Path) -> None:
+def test_a_layer_is_built_for_another_platform() -> None:
     """Python 3.13 on arm64, whatever runs here; the user's file adds packages."""
-    requirements = tmp_path / "mine.txt"
-    requirements.write_text("six==1.17.0\n")
-    layer = build_layer(Target("3.13", "arm64"), requirements)
+    layer = build_layer(Target("3.13", "arm64"), ["six==1.17.0"])
     libraries = [name for name in names(layer) if name.endswith(".so")]
     assert any("cpython-313-aarch64" in name for name in libraries)
     assert not any("x86_64" in name for name in libraries)
@@ -93,12 +91,10 @@ def test_a_layer_is_built_for_another_platform(tmp_path: Path) -> None:
     assert "python/six.py" in names(layer)
 
 
-def test_what_cannot_be_downloaded_is_explained(tmp_path: Path) -> None:
+def test_what_cannot_be_downloaded_is_explained() -> None:
     """The words of pip, the platform, and what can be done."""
-    requirements = tmp_path / "mine.txt"
-    requirements.write_text("six==99.0\n")
     with pytest.raises(DeployError, match=r"(?s)Python 3\.12 on arm64.*six==99\.0.*wheels"):
-        build_layer(Target("3.12", "arm64"), requirements)
+        build_layer(Target("3.12", "arm64"), ["six==99.0"])
 
 
 @given(st.sampled_from(PYTHONS), st.sampled_from(ARCHITECTURES))
