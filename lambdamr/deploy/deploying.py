@@ -55,8 +55,9 @@ def plan(cloud: Cloud, names: Names, options: Options, build: BuildLayer = layer
              MissingPermission, DeployError: AWS refused a look; pip found no packages.
     """
     keepers = Keepers(cloud, names)
-    state = read_state(keepers, Root.parse(options.root) if options.root else None)
-    settings = settle(options, names, state)
+    root = Root.parse(options.root) if options.root else None
+    state = read_state(keepers, root, given_role=bool(options.role))
+    settings = settle(options, names, state, tls_only=cloud.uses_tls())
     _check_bucket(keepers, settings)
     code, layer = build_code(), build(settings)
     check_size(code, layer)
