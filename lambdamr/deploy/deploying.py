@@ -79,7 +79,7 @@ def plan(cloud: Cloud, names: Names, options: Options, build: BuildLayer = layer
 def kept_layer(state: State, settings: Settings) -> Archive | None:
     """Return a stand-in for the layer that is deployed, where it is still the right one.
 
-    So a change of the memory downloads nothing, and brings no other versions of the user's packages.
+    A change of the memory downloads nothing, and brings no other versions of the packages.
     """
     record, worker = state.record, state.worker
     if record is None or worker is None:
