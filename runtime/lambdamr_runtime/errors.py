@@ -15,6 +15,7 @@ LambdamrError
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
+├── InvocationRefused          the platform does not run a function, and waiting does not help
 ├── InvalidInput
 │   ├── InputNotFound
 │   ├── InputChanged           an input is not the one that was planned
@@ -40,6 +41,7 @@ __all__ = [
     "InputNotFound",
     "InvalidInput",
     "InvalidPairs",
+    "InvocationRefused",
     "JobFailed",
     "JobNotFound",
     "LambdamrError",
@@ -117,6 +119,10 @@ class RuntimeMismatch(LambdamrError):
 
 class StoreError(LambdamrError):
     """The object store refused a request, or could not be reached."""
+
+
+class InvocationRefused(LambdamrError):
+    """The platform refused to run a function; the message holds its reason and what mends it."""
 
 
 class InvalidInput(LambdamrError):
