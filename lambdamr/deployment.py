@@ -46,6 +46,8 @@ class Deployment:
     """URIs that the role may read beside the root."""
     write: tuple[str, ...] = ()
     """URIs that the role may write beside the root."""
+    recursive: bool = True
+    """Whether the worker may invoke itself without end: RecursiveLoop is Allow."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()

@@ -15,7 +15,8 @@ LambdamrError
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
-├── InvocationRefused          the platform does not run a function, and waiting does not help
+├── InvocationFailed           a function could not be invoked, however often it was tried
+│   └── InvocationRefused      the platform does not run it, and waiting does not help
 ├── InvalidInput
 │   ├── InputNotFound
 │   ├── InputChanged           an input is not the one that was planned
@@ -41,6 +42,7 @@ __all__ = [
     "InputNotFound",
     "InvalidInput",
     "InvalidPairs",
+    "InvocationFailed",
     "InvocationRefused",
     "JobFailed",
     "JobNotFound",
@@ -121,7 +123,11 @@ class StoreError(LambdamrError):
     """The object store refused a request, or could not be reached."""
 
 
-class InvocationRefused(LambdamrError):
+class InvocationFailed(LambdamrError):
+    """A function could not be invoked, however often it was tried."""
+
+
+class InvocationRefused(InvocationFailed):
     """The platform refused to run a function; the message holds its reason and what mends it."""
 
 
