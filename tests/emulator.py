@@ -55,9 +55,7 @@ class Ministack:
     log: Path
     """What it printed, for a test that failed."""
 
-    def environment(
-        self, credentials: Credentials = ROOT, region: str = REGION
-    ) -> dict[str, str]:
+    def environment(self, credentials: Credentials = ROOT, region: str = REGION) -> dict[str, str]:
         """Return the variables with which every AWS client talks to this emulator."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,

@@ -17,7 +17,7 @@ from lambdamr.backend import Listener
 from lambdamr.deployment import RECORD_KEY, Deployment
 from lambdamr_runtime.errors import InvocationFailed, InvocationRefused, RuntimeMismatch
 from lambdamr_runtime.invoker import is_transient
-from lambdamr_runtime.limits import EVENT_AGE_S, INVOKES_AT_ONCE, MAX_TREE_DEPTH, RECURSION_CALLS
+from lambdamr_runtime.limits import EVENT_AGE_S, INVOKES_AT_ONCE, MAX_TREE_DEPTH, RECURSION_GUARD
 from lambdamr_runtime.memory_limit import task_memory_mb
 from lambdamr_runtime.s3 import endpoint_of, s3_backend
 from lambdamr_runtime.store import ObstoreStore, Store, open_store
@@ -102,10 +102,10 @@ class AwsBackend:
         needed = shipping.foreign(submission.modules, exclude)
         requirements.check_packages(self.deployment, needed, exclude)
         chain = len(submission.manifest.stages) * (MAX_TREE_DEPTH + 1)
-        if not self.deployment.recursive and chain > RECURSION_CALLS:
+        if not self.deployment.recursive and chain > RECURSION_GUARD:
             raise RuntimeMismatch(
                 f"The job has {len(submission.manifest.stages)} stages, and AWS would stop it "
-                f"after about {RECURSION_CALLS} invocations in a row: {self.deployment.worker} "
+                f"after about {RECURSION_GUARD} invocations in a row: {self.deployment.worker} "
                 "does not allow recursive calls. Run `lambdamr deploy-runtime`, or have "
                 "RecursiveLoop=Allow set by somebody who may."
             )

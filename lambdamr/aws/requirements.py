@@ -103,8 +103,8 @@ def _covers(uri: str, allowed: str) -> bool:
     """Whether *uri* lies under what is allowed: a bucket, a prefix, or everything."""
     if allowed == EVERYTHING:
         return True
-    prefix = allowed.rstrip("*").rstrip("/")
-    return uri == prefix or uri.startswith(f"{prefix}/")
+    is_bucket = allowed.count("/") == 2
+    return uri == allowed or uri.startswith(f"{allowed}/" if is_bucket else allowed)
 
 
 def _folder(uri: str) -> str:

@@ -17,6 +17,9 @@ LambdamrError
 ├── StoreError                 the object store refused or could not be reached
 ├── InvocationFailed           a function could not be invoked, however often it was tried
 │   └── InvocationRefused      the platform does not run it, and waiting does not help
+├── DeployError                a runtime cannot be deployed, looked at or removed
+│   ├── MissingPermission      AWS refused a request to whoever signed it
+│   └── PackageTooLarge        code and packages exceed what a function may have
 ├── InvalidInput
 │   ├── InputNotFound
 │   ├── InputChanged           an input is not the one that was planned
@@ -37,6 +40,7 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "DeployError",
     "DuplicateKey",
     "InputChanged",
     "InputNotFound",
@@ -47,7 +51,9 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "LambdamrError",
+    "MissingPermission",
     "NotSerializable",
+    "PackageTooLarge",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",
@@ -129,6 +135,18 @@ class InvocationFailed(LambdamrError):
 
 class InvocationRefused(InvocationFailed):
     """The platform refused to run a function; the message holds its reason and what mends it."""
+
+
+class DeployError(LambdamrError):
+    """A runtime cannot be deployed, looked at or removed; the message says what to do."""
+
+
+class MissingPermission(DeployError):
+    """AWS refused a request: whoever signed it lacks a permission, which the message names."""
+
+
+class PackageTooLarge(DeployError):
+    """Code and packages exceed what a function may have; the message names the largest."""
 
 
 class InvalidInput(LambdamrError):

@@ -1,0 +1,121 @@
+"""A cloud on this machine: S3 of ministack, and Lambda around AWS's own runtime client."""
+
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lambdamr
+from lambdamr.deploy.packaging import build_code
+from lambdamr.deployment import Deployment
+from lambdamr_runtime.store import Store, open_store
+from lambdamr_runtime.wire import PYTHON_VERSION, WIRE_VERSION
+from tests.emulator import REGION, Ministack, ministack  # noqa: F401 - a fixture
+from tests.runtime_api import Function, LambdaHost, prepared_environment
+
+BUCKET = "lambdamr-test"
+ROOT = f"s3://{BUCKET}/root"
+DATA = f"s3://{BUCKET}-data"
+WORKER, SUPERVISOR = "lambdamr-worker", "lambdamr-supervisor"
+
+
+@dataclass(slots=True)
+class Cloud:
+    """What is deployed, and the service that runs it."""
+
+    host: LambdaHost
+    s3: Ministack
+    code: Path
+    layer: Path
+    variables: dict[str, str]
+    """Of the functions."""
+
+    def function(self, name: str = WORKER, **options: Any) -> Function:
+        """Return a worker or the supervisor; options as of Function."""
+        entry = "supervisor" if name == SUPERVISOR else "worker"
+        given = {"on_failure": SUPERVISOR if entry == "worker" else "", **options}
+        handler = f"lambdamr_runtime.function.{entry}"
+        return Function(name, handler, self.code, self.layer, self.variables, **given)
+
+    def deploy(self, **options: Any) -> Deployment:
+        """Put a worker and its supervisor in place; returns their record."""
+        worker = self.function(**options)
+        self.host.deploy(worker, self.function(SUPERVISOR, memory_mb=256))
+        packages = {"obstore": "0.12.1", "cloudpickle": "3.1.2"}
+        return Deployment(
+            "test", REGION, ROOT, WORKER, SUPERVISOR, PYTHON_VERSION, "x86_64", WIRE_VERSION,
+            worker.memory_mb, int(worker.timeout_s), 512, packages, (DATA,), (DATA,),
+        )  # fmt: skip
+
+    def executor(self, deployment: Deployment, **options: Any) -> lambdamr.Executor:
+        """Return an executor on a deployment."""
+        from lambdamr.aws.backend import AwsBackend
+
+        concurrency = options.pop("concurrency", None)
+        return lambdamr.Executor(AwsBackend(deployment, concurrency), **options)
+
+    def store(self) -> Store:
+        return open_store(ROOT)
+
+
+@pytest.fixture(scope="session")
+def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:  # noqa: F811
+    """The cloud of all tests; this process is a client of it."""
+    _, layer = prepared_environment()
+    code = tmp_path_factory.mktemp("code")
+    with zipfile.ZipFile(io.BytesIO(build_code().data)) as archive:
+        archive.extractall(code)
+    s3 = ministack.client("s3")
+    for name in (BUCKET, f"{BUCKET}-data"):
+        s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    folder = tmp_path_factory.mktemp("lambda")
+    saved = dict(os.environ)
+    with _read_only(code), LambdaHost(folder, concurrency=6) as host:
+        endpoints = {
+            "AWS_ENDPOINT_URL_S3": ministack.endpoint,
+            "AWS_ENDPOINT_URL_LOGS": ministack.endpoint,
+            "AWS_ENDPOINT_URL_LAMBDA": host.endpoint,
+        }
+        client = {**ministack.environment(), **endpoints}
+        del client["AWS_ENDPOINT_URL"]
+        os.environ.update(client)
+        yield Cloud(
+            host, ministack, code, layer,
+            {**client, "LAMBDAMR_ROOT": ROOT, "LAMBDAMR_WORKER": WORKER},
+        )  # fmt: skip
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+class _read_only:  # noqa: N801 - a context manager, used as a function
+    """A folder that cannot be written to, as the task root."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folders = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
+
+    def __enter__(self) -> None:
+        for folder in self._folders:
+            folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+
+    def __exit__(self, *_: object) -> None:
+        for folder in self._folders:
+            folder.chmod(stat.S_IRWXU)
+
+
+@pytest.fixture(scope="session")
+def deployment(cloud: Cloud) -> Deployment:
+    """A runtime that tests leave as it is."""
+    return cloud.deploy()
+
+
+@pytest.fixture(scope="session")
+def executor(cloud: Cloud, deployment: Deployment) -> Iterator[lambdamr.Executor]:
+    """An executor on it."""
+    with cloud.executor(deployment) as executor:
+        yield executor
