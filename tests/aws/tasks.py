@@ -1,7 +1,5 @@
 """What tests run in the cloud; shipped there, so it needs the standard library alone."""
 
-import os
-import time
 from collections.abc import Iterator
 
 
