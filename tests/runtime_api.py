@@ -53,7 +53,8 @@ class Function:
     on_failure: str = ""
     """Function that gets the records of failed asynchronous invocations."""
     max_age_s: float = 3600.0
-    is_memory_watched: bool = False
+    kill_mb: int = 0
+    """Memory at which the whole sandbox is killed; 0: it is not watched."""
 
 
 @dataclass(slots=True, eq=False)
@@ -112,7 +113,7 @@ class Environment:
                 self.stop()
                 text = f"Task timed out after {self.function.timeout_s:.2f} seconds"
                 return _error(invocation, "Sandbox.Timedout", text)
-            if self.function.is_memory_watched and self._memory_mb() > self.function.memory_mb:
+            if self.function.kill_mb and self._memory_mb() > self.function.kill_mb:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
 
@@ -215,6 +216,11 @@ class LambdaHost:
         with self._lock:
             return len(self._queue)
 
+    def running(self) -> int:
+        """Return how many invocations are under way."""
+        with self._lock:
+            return self._running
+
     def invoke(self, invocation: Invocation) -> None:
         """Queue an asynchronous invocation."""
         with self._lock:
@@ -295,8 +301,6 @@ class LambdaHost:
     def _get(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         if path.startswith("/2016-08-19/account-settings"):
             limits = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
-            if self.concurrency < 100 and "small" in self.counts:
-                limits = dict.fromkeys(limits, self.concurrency)
             return 200, json.dumps({"AccountLimit": limits, "AccountUsage": {}}).encode(), {}
         return 200, b"{}", {}
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pytest
 
 import lambdamr
 from lambdamr.deploy.packaging import build_code
-from lambdamr.deployment import Deployment
+from lambdamr.deployment import RECORD_KEY, Deployment
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import PYTHON_VERSION, WIRE_VERSION
 from tests.emulator import REGION, Ministack, ministack  # noqa: F401 - a fixture
@@ -41,15 +40,18 @@ class Cloud:
         entry = "supervisor" if name == SUPERVISOR else "worker"
         given = {"on_failure": SUPERVISOR if entry == "worker" else "", **options}
         handler = f"lambdamr_runtime.function.{entry}"
-        return Function(name, handler, self.code, self.layer, self.variables, **given)
+        variables = (
+            self.variables if name == SUPERVISOR else {**self.variables, "LAMBDAMR_WORKER": name}
+        )
+        return Function(name, handler, self.code, self.layer, variables, **given)
 
     def deploy(self, **options: Any) -> Deployment:
         """Put a worker and its supervisor in place; returns their record."""
-        worker = self.function(**options)
+        worker = self.function(**{"name": WORKER, **options})
         self.host.deploy(worker, self.function(SUPERVISOR, memory_mb=256))
         packages = {"obstore": "0.12.1", "cloudpickle": "3.1.2"}
         return Deployment(
-            "test", REGION, ROOT, WORKER, SUPERVISOR, PYTHON_VERSION, "x86_64", WIRE_VERSION,
+            "test", REGION, ROOT, worker.name, SUPERVISOR, PYTHON_VERSION, "x86_64", WIRE_VERSION,
             worker.memory_mb, int(worker.timeout_s), 512, packages, (DATA,), (DATA,),
         )  # fmt: skip
 
@@ -76,7 +78,8 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
         s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     folder = tmp_path_factory.mktemp("lambda")
     saved = dict(os.environ)
-    with _read_only(code), LambdaHost(folder, concurrency=6) as host:
+    before = sorted(code.rglob("*"))
+    with LambdaHost(folder, concurrency=6) as host:
         endpoints = {
             "AWS_ENDPOINT_URL_S3": ministack.endpoint,
             "AWS_ENDPOINT_URL_LOGS": ministack.endpoint,
@@ -91,27 +94,15 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )  # fmt: skip
     os.environ.clear()
     os.environ.update(saved)
-
-
-class _read_only:  # noqa: N801 - a context manager, used as a function
-    """A folder that cannot be written to, as the task root."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folders = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
-
-    def __enter__(self) -> None:
-        for folder in self._folders:
-            folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-
-    def __exit__(self, *_: object) -> None:
-        for folder in self._folders:
-            folder.chmod(stat.S_IRWXU)
+    assert sorted(code.rglob("*")) == before, "the task root is read-only on AWS"
 
 
 @pytest.fixture(scope="session")
 def deployment(cloud: Cloud) -> Deployment:
     """A runtime that tests leave as it is."""
-    return cloud.deploy()
+    record = cloud.deploy()
+    cloud.store().put(RECORD_KEY, record.encode())
+    return record
 
 
 @pytest.fixture(scope="session")
