@@ -129,7 +129,8 @@ class Environment:
 
     def _end(self) -> str:
         code = self.process.returncode
-        how = f"exit status {code}" if code >= 0 else "signal: killed"
+        names = {signal.SIGKILL: "killed", signal.SIGTERM: "terminated"}
+        how = f"exit status {code}" if code >= 0 else f"signal: {names.get(-code, -code)}"
         return f"Runtime exited with error: {how}"
 
     def _memory_mb(self) -> float:

@@ -23,7 +23,7 @@ INVOKES_AT_ONCE = 16
 """Launches under way at a time, of a client or a node of the tree; one takes about 30 ms."""
 
 END_RESERVE_S = 10.0
-END_RESERVE_SHARE = 0.1
+END_RESERVE_SHARE = 0.2
 """Before the function's own time limit a worker stops, this long or this share of it, whichever is
 less: to record what it stopped and hand over the rest of its lane."""
 

@@ -21,7 +21,7 @@ from tests.runtime_api import Function, LambdaHost, prepared_environment
 BUCKET = "lambdamr-test"
 ROOT = f"s3://{BUCKET}/root"
 DATA = f"s3://{BUCKET}-data"
-WORKER, SUPERVISOR = "lambdamr-worker", "lambdamr-supervisor"
+WORKER = "lambdamr-worker"
 
 
 @dataclass(slots=True)
@@ -35,23 +35,20 @@ class Cloud:
     variables: dict[str, str]
     """Of the functions."""
 
-    def function(self, name: str = WORKER, **options: Any) -> Function:
-        """Return a worker or the supervisor; options as of Function."""
-        entry = "supervisor" if name == SUPERVISOR else "worker"
-        given = {"on_failure": SUPERVISOR if entry == "worker" else "", **options}
-        handler = f"lambdamr_runtime.function.{entry}"
-        variables = (
-            self.variables if name == SUPERVISOR else {**self.variables, "LAMBDAMR_WORKER": name}
-        )
-        return Function(name, handler, self.code, self.layer, variables, **given)
+    def function(self, name: str, entry: str, worker: str, **options: Any) -> Function:
+        """Return a function that runs an entry point; options as of Function."""
+        variables = {**self.variables, "LAMBDAMR_WORKER": worker}
+        handler = options.pop("handler", f"lambdamr_runtime.function.{entry}")
+        return Function(name, handler, self.code, self.layer, variables, **options)
 
-    def deploy(self, **options: Any) -> Deployment:
+    def deploy(self, name: str = WORKER, **options: Any) -> Deployment:
         """Put a worker and its supervisor in place; returns their record."""
-        worker = self.function(**{"name": WORKER, **options})
-        self.host.deploy(worker, self.function(SUPERVISOR, memory_mb=256))
+        supervisor = f"{name}-supervisor"
+        worker = self.function(name, "worker", name, on_failure=supervisor, **options)
+        self.host.deploy(worker, self.function(supervisor, "supervisor", name, memory_mb=256))
         packages = {"obstore": "0.12.1", "cloudpickle": "3.1.2"}
         return Deployment(
-            "test", REGION, ROOT, worker.name, SUPERVISOR, PYTHON_VERSION, "x86_64", WIRE_VERSION,
+            "test", REGION, ROOT, name, supervisor, PYTHON_VERSION, "x86_64", WIRE_VERSION,
             worker.memory_mb, int(worker.timeout_s), 512, packages, (DATA,), (DATA,),
         )  # fmt: skip
 
@@ -90,7 +87,7 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
         os.environ.update(client)
         yield Cloud(
             host, ministack, code, layer,
-            {**client, "LAMBDAMR_ROOT": ROOT, "LAMBDAMR_WORKER": WORKER},
+            {**client, "LAMBDAMR_ROOT": ROOT},
         )  # fmt: skip
     os.environ.clear()
     os.environ.update(saved)
