@@ -130,7 +130,7 @@ class Environment:
     def _end(self) -> str:
         code = self.process.returncode
         names = {signal.SIGKILL: "killed", signal.SIGTERM: "terminated"}
-        how = f"exit status {code}" if code >= 0 else f"signal: {names.get(-code, -code)}"
+        how = f"exit status {code}" if code >= 0 else f"signal: {names.get(signal.Signals(-code), str(-code))}"
         return f"Runtime exited with error: {how}"
 
     def _memory_mb(self) -> float:
