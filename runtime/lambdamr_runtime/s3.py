@@ -50,7 +50,7 @@ def s3_backend(root: str, environment: Mapping[str, str] = os.environ, region: s
     endpoint = endpoint_of("s3", environment)
     config: S3Config = {"region": region or region_of_bucket(bucket, environment)}
     if endpoint:
-        config["aws_endpoint_url_s3"] = endpoint  # the one that obstore prefers to its environment
+        config["endpoint"] = endpoint
     client: ClientConfig = {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_S),

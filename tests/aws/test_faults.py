@@ -7,10 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 import lambdamr
-from lambdamr.aws.backend import AwsBackend
 from lambdamr_runtime.keys import new_execution_id
-from lambdamr_runtime.s3 import s3_backend
-from lambdamr_runtime.store import ObstoreStore, Store
+from lambdamr_runtime.store import Store, open_store
 from tests.aws import tasks
 from tests.aws.conftest import ROOT, Cloud
 from tests.s3_proxy import Fault, S3Proxy
@@ -21,21 +19,24 @@ PATIENCE_S = 60
 @contextmanager
 def behind(cloud: Cloud, proxy: S3Proxy, name: str, lanes: int) -> Iterator[lambdamr.Executor]:
     """Yield an executor whose client and workers reach S3 through a proxy."""
-    saved, direct = cloud.variables, os.environ["AWS_ENDPOINT_URL_S3"]
+    saved = cloud.variables
     cloud.variables = {**saved, "AWS_ENDPOINT_URL_S3": proxy.endpoint}
-    os.environ["AWS_ENDPOINT_URL_S3"] = proxy.endpoint
     try:
-        backend = AwsBackend(cloud.deploy(name=name), lanes)
-        with lambdamr.Executor(backend) as executor:
+        with through(proxy), cloud.executor(cloud.deploy(name=name), concurrency=lanes) as executor:
             yield executor
     finally:
         cloud.variables = saved
+
+
+@contextmanager
+def through(proxy: S3Proxy) -> Iterator[Store]:
+    """Have this process reach S3 through a proxy; yields the store."""
+    direct = os.environ["AWS_ENDPOINT_URL_S3"]
+    os.environ["AWS_ENDPOINT_URL_S3"] = proxy.endpoint
+    try:
+        yield open_store(ROOT)
+    finally:
         os.environ["AWS_ENDPOINT_URL_S3"] = direct
-
-
-def through(proxy: S3Proxy) -> Store:
-    environment = {**os.environ, "AWS_ENDPOINT_URL_S3": proxy.endpoint}
-    return ObstoreStore(ROOT, s3_backend(ROOT, environment))
 
 
 def test_requests_of_a_warm_chunk(cloud: Cloud) -> None:
@@ -78,8 +79,7 @@ def test_the_winner_of_a_create_is_read(cloud: Cloud, fault: Fault) -> None:
     """Whatever is answered to a conditional put, exactly one of two executions has won."""
     key = f"tests/{fault.name}"
     mine, other = new_execution_id(), new_execution_id()
-    with S3Proxy(cloud.s3.endpoint) as proxy:
-        store = through(proxy)
+    with S3Proxy(cloud.s3.endpoint) as proxy, through(proxy) as store:
         left = [fault]
         proxy.choose = lambda method, _: left.pop() if method == "PUT" and left else None
         assert store.create(key, b"mine", mine)
