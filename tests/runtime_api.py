@@ -77,7 +77,7 @@ class Environment:
         self.function = function
         self._inbox: queue.SimpleQueue[Invocation | None] = queue.SimpleQueue()
         self._running: Invocation | None = None
-        self._server = _serve(self._get, self._post)
+        self._server = serve(self._get, self._post)
         variables = {
             "PATH": os.environ["PATH"],
             "HOME": str(log.parent),
@@ -130,7 +130,11 @@ class Environment:
     def _end(self) -> str:
         code = self.process.returncode
         names = {signal.SIGKILL: "killed", signal.SIGTERM: "terminated"}
-        how = f"exit status {code}" if code >= 0 else f"signal: {names.get(signal.Signals(-code), str(-code))}"
+        how = (
+            f"exit status {code}"
+            if code >= 0
+            else f"signal: {names.get(signal.Signals(-code), str(-code))}"
+        )
         return f"Runtime exited with error: {how}"
 
     def _memory_mb(self) -> float:
@@ -189,7 +193,7 @@ class LambdaHost:
         self._all: list[Environment] = []
         self._running = 0
         self._closing = False
-        self._server = _serve(self._get, self._post)
+        self._server = serve(self._get, self._post)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._dispatch, daemon=True)
 
@@ -343,7 +347,7 @@ def _children(process: int) -> Iterator[int]:
                 yield from _children(int(child))
 
 
-def _serve(get: Any, post: Any) -> ThreadingHTTPServer:
+def serve(get: Any, post: Any) -> ThreadingHTTPServer:
     """Serve in a thread; *get* returns (status, body, headers), *post* (status, body)."""
 
     class Handler(BaseHTTPRequestHandler):

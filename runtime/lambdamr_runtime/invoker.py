@@ -79,7 +79,7 @@ class Signed:
     def post(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         """Send one request; returns status and body.
 
-        Raises:  HTTPClientError of botocore: no answer came.
+        Raises:  BotoCoreError of botocore: no answer came.
         """
         from botocore.awsrequest import AWSRequest
 
@@ -113,13 +113,13 @@ class Invoker:
 
         Raises:  InvocationRefused: AWS will not, ever. InvocationFailed: it has not, however often.
         """
-        from botocore.exceptions import HTTPClientError
+        from botocore.exceptions import BotoCoreError
 
         pause = pauses(self._clock, INVOKE_PATIENCE_S, self._draw)
         while True:
             try:
                 status, answer = self._connected().post(self._path, self._headers(), event)
-            except HTTPClientError as error:
+            except BotoCoreError as error:
                 reason, last = str(error), error
             else:
                 if status < 300:
