@@ -183,6 +183,8 @@ class LambdaHost:
         self.counts: Counter[str] = Counter()
         """Invocations that ran and requests that came, by what they were."""
         self.records: list[dict[str, Any]] = []
+        self.started = 0.0
+        """When the youngest environment was started, seconds since the epoch."""
         self.throttles = 0
         """So many of the next Invoke requests are answered 429."""
         self.lost = 0
@@ -215,6 +217,12 @@ class LambdaHost:
         """Put functions in place; warm environments of earlier ones are not used any more."""
         with self._lock:
             self.functions.update({function.name: function for function in functions})
+
+    def retire(self) -> None:
+        """Let no warm environment be used any more; waits for those that run."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._running)
+            self._idle.clear()
 
     def queued(self) -> int:
         """Return how many events wait for a place."""
@@ -279,6 +287,7 @@ class LambdaHost:
                     self._idle.remove(environment)
                     return environment
             number = len(self._all)
+            self.started = time.time()
             environment = Environment(function, self.folder / f"{function.name}-{number}.log")
             self._all.append(environment)
             return environment
@@ -347,6 +356,18 @@ def _children(process: int) -> Iterator[int]:
                 yield from _children(int(child))
 
 
+class _Server(ThreadingHTTPServer):
+    """Does not mind that who asked is gone: environments are killed."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve(get: Any, post: Any) -> ThreadingHTTPServer:
     """Serve in a thread; *get* returns (status, body, headers), *post* (status, body)."""
 
@@ -374,9 +395,7 @@ def serve(get: Any, post: Any) -> ThreadingHTTPServer:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    server = _Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 

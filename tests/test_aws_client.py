@@ -31,7 +31,7 @@ def test_another_python_is_refused() -> None:
     """Pickles of one minor version of Python are not read by another."""
     with pytest.raises(RuntimeMismatch, match=r"Python 2\.7.*lambdamr deploy-runtime"):
         requirements.check_versions(replace(RECORD, python="2.7"))
-    with pytest.raises(RuntimeMismatch, match="wire version 99.*lambdamr deploy-runtime"):
+    with pytest.raises(RuntimeMismatch, match=r"wire version 99.*lambdamr deploy-runtime"):
         requirements.check_versions(replace(RECORD, wire=99))
     requirements.check_versions(RECORD)
 

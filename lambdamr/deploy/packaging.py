@@ -102,7 +102,9 @@ class Archive:
 def build_code() -> Archive:
     """Return the runtime as it is installed here, and the client for tasks that use executors.
 
-    Stored, not deflated: the same bytes anywhere.
+    Stored, not deflated: the same bytes anywhere. With bytecode, since a task root is read-only:
+    compiling took 55 of 135 ms of CPU of a cold start. It is that of this Python, which is the
+    functions' too, and of the same source always.
     """
     entries = {
         f"{package}/{name}": file.read_bytes()
@@ -110,7 +112,26 @@ def build_code() -> Archive:
         for name, file in _walk(files(package))
         if not name.endswith((".pyc", ".pyo")) and not f"{package}/{name}".startswith(ONLY_HERE)
     }
-    return _archive(entries, zipfile.ZIP_STORED)
+    return _archive({**entries, **_bytecode(entries)}, zipfile.ZIP_STORED)
+
+
+def _bytecode(sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the compiled modules among *sources*, by the names under which Python finds them.
+
+    A process of its own compiles them: what else this one has loaded leaves traces in the bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="lambdamr-code-") as name:
+        folder = Path(name)
+        for entry, data in sources.items():
+            (folder / entry).parent.mkdir(parents=True, exist_ok=True)
+            (folder / entry).write_bytes(data)
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-m", "compileall", "-q", "-s", name,
+             "--invalidation-mode", "unchecked-hash", name],
+            check=True,
+        )  # fmt: skip
+        compiled = sorted(folder.rglob("*.pyc"))
+        return {str(path.relative_to(folder)): path.read_bytes() for path in compiled}
 
 
 def layer_requirements() -> str:
