@@ -45,6 +45,17 @@ ROOT = Credentials("test", "test")
 """The account's root user: may do everything."""
 
 
+MISNAMED: tuple[dict[str, Any], ...] = (
+    # CreateFunction has its name in the body; the emulator asks for the permission on "*".
+    {"Effect": "Allow", "Action": "lambda:CreateFunction", "Resource": "*"},
+    # It calls each look at layers ListLayers.
+    {"Effect": "Allow", "Action": "lambda:ListLayers", "Resource": "*"},
+    # It takes a look at a function's reserved concurrency for a change of it.
+    {"Effect": "Allow", "Action": "lambda:PutFunctionConcurrency", "Resource": "*"},
+)
+"""What the emulator asks for and AWS does not: added to the policies of a user."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ministack:
     """A running emulator."""
@@ -80,11 +91,13 @@ class Ministack:
         return self.session(credentials, region).client(service, endpoint_url=self.endpoint)
 
     def user(self, name: str, policy: Mapping[str, Any]) -> Credentials:
-        """Make a user with exactly one policy; a user of that name is made anew."""
+        """Make a user with exactly one policy and MISNAMED; one of that name is made anew."""
+        statements = [*policy["Statement"], *MISNAMED]
+        document = json.dumps({**policy, "Statement": statements})
         iam = self.client("iam")
         self.remove_user(name)
         iam.create_user(UserName=name)
-        iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=json.dumps(policy))
+        iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=document)
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
 

@@ -34,6 +34,10 @@ class Exit(enum.IntEnum):
 COMMANDS = {
     "clean": "lambdamr.cli.cleaning",
     "config": "lambdamr.cli.configuration",
+    "deploy-runtime": "lambdamr.cli.deploying",
+    "doctor": "lambdamr.cli.looking",
+    "status": "lambdamr.cli.looking",
+    "undeploy": "lambdamr.cli.deploying",
 }
 """Command, and the module that has it, under its name with `_` for `-`."""
 

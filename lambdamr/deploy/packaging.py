@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -137,6 +137,21 @@ def _bytecode(sources: Mapping[str, bytes]) -> dict[str, bytes]:
 def layer_requirements() -> str:
     """Return the text of layer/requirements.txt, from a checkout or an installed client."""
     return files("lambdamr.layer").joinpath("requirements.txt").read_text()
+
+
+def pinned(present: Container[str]) -> dict[str, str]:
+    """Return distribution -> version of what layer/requirements.txt pins.
+
+    Args:    present: what a layer has; what is pinned for some Pythons only is not missed in it.
+    """
+    found = {}
+    for line in _pins():
+        name, _, rest = line.partition("==")
+        version, _, marker = rest.partition(";")
+        name = name.replace("_", "-").lower()
+        if not marker or name in present:
+            found[name] = version.strip()
+    return found
 
 
 def build_layer(target: Target, requirements: Sequence[str] = ()) -> Archive:

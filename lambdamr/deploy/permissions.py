@@ -156,13 +156,16 @@ def user_policy(names: Names, root: Root, read: Sequence[str], write: Sequence[s
     return _document(*statements)
 
 
-def deployer_policy(names: Names, in_vpc: bool = False, with_role: bool = True) -> Document:
+def deployer_policy(
+    names: Names, root: Root, in_vpc: bool = False, with_role: bool = True
+) -> Document:
     """Return what deploying, looking at and removing needs.
 
     Args:    with_role: whether the role is made here; False where --role names one.
     """
     statements = [
         *_storing(names),
+        *(_access(names, root.uri + "/", _OBJECTS) if root.bucket != names.bucket else ()),
         *_functions(names),
         *_logs(names),
         *(_roles(names) if with_role else ()),
@@ -185,6 +188,7 @@ def _storing(names: Names) -> list[Document]:
                 "s3:ListBucketMultipartUploads",
                 "s3:GetBucketPolicy",
                 "s3:PutBucketPolicy",
+                "s3:DeleteBucketPolicy",
                 "s3:GetBucketTagging",
                 "s3:PutBucketTagging",
                 *(f"s3:{verb}{name}" for name in settings for verb in ("Get", "Put")),
@@ -225,7 +229,9 @@ def _functions(names: Names) -> list[Document]:
             ["lambda:PublishLayerVersion", "lambda:GetLayerVersion", "lambda:DeleteLayerVersion"],
             [layer, f"{layer}:*"],
         ),
-        _allow(["lambda:ListLayerVersions", "lambda:GetAccountSettings"], ["*"]),
+        _allow(
+            ["lambda:ListLayers", "lambda:ListLayerVersions", "lambda:GetAccountSettings"], ["*"]
+        ),
     ]
 
 

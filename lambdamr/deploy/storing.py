@@ -22,7 +22,7 @@ NO_LOCATION = "us-east-1"
 """The one region that CreateBucket does not want to be told."""
 
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-_UPLOADS_RULE = "lambdamr unfinished uploads"
+UPLOADS_RULE = "lambdamr unfinished uploads"
 
 
 class BucketKeeper:
@@ -176,7 +176,10 @@ class BucketKeeper:
         )
 
     def _set_policy(self, wanted: Bucket) -> None:
-        self._cloud.call("s3", "put_bucket_policy", Bucket=wanted.name, Policy=wanted.policy)
+        if wanted.policy:
+            self._cloud.call("s3", "put_bucket_policy", Bucket=wanted.name, Policy=wanted.policy)
+        else:
+            self._cloud.find("s3", "delete_bucket_policy", Bucket=wanted.name)
 
     def _set_lifecycle(self, wanted: Bucket) -> None:
         self._cloud.call(
@@ -213,7 +216,7 @@ def lifecycle_rules(wanted: Bucket) -> list[dict[str, object]]:
     uploads = {"DaysAfterInitiation": wanted.abort_uploads_days}
     rules.append(
         {
-            "ID": _UPLOADS_RULE,
+            "ID": UPLOADS_RULE,
             "Status": "Enabled",
             "Filter": {"Prefix": ""},
             "AbortIncompleteMultipartUpload": uploads,

@@ -165,6 +165,9 @@ SUPERVISOR_RETRIES = 2
 RECURSION_GUARD = 16
 """AWS ends chains of so many invocations of functions by functions, unless told to allow them."""
 
+FEW_CONCURRENT = 100
+"""New accounts begin with 10 concurrent executions; below this one should ask for more."""
+
 LOG_RETENTION_DAYS = (
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
     3288, 3653,
