@@ -50,6 +50,8 @@ class Deployment:
     """What the user added to the layer, in pip's format."""
     account: str = ""
     """Number of the AWS account."""
+    recursive: bool = True
+    """Whether the worker may invoke itself without end: RecursiveLoop is Allow."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()

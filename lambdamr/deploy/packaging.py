@@ -34,6 +34,10 @@ from lambdamr_runtime.limits import (
 )
 
 RUNTIME = "lambdamr_runtime"
+CLIENT = "lambdamr"
+ONLY_HERE = tuple(f"{CLIENT}/{part}/" for part in ("aws", "cli", "deploy", "layer"))
+"""What of the client a task does not need: its executors are those of the worker around it."""
+
 LAYER_FOLDER = "python"
 """Lambda puts this folder of a layer on sys.path."""
 
@@ -96,13 +100,38 @@ class Archive:
 
 
 def build_code() -> Archive:
-    """Return the runtime as it is installed here. Stored, not deflated: the same bytes anywhere."""
+    """Return the runtime as it is installed here, and the client for tasks that use executors.
+
+    Stored, not deflated: the same bytes anywhere. With bytecode, since a task root is read-only:
+    compiling took 55 of 135 ms of CPU of a cold start. It is that of this Python, which is the
+    functions' too, and of the same source always.
+    """
     entries = {
-        f"{RUNTIME}/{name}": file.read_bytes()
-        for name, file in _walk(files(RUNTIME))
-        if not name.endswith((".pyc", ".pyo"))
+        f"{package}/{name}": file.read_bytes()
+        for package in (RUNTIME, CLIENT)
+        for name, file in _walk(files(package))
+        if not name.endswith((".pyc", ".pyo")) and not f"{package}/{name}".startswith(ONLY_HERE)
     }
-    return _archive(entries, zipfile.ZIP_STORED)
+    return _archive({**entries, **_bytecode(entries)}, zipfile.ZIP_STORED)
+
+
+def _bytecode(sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the compiled modules among *sources*, by the names under which Python finds them.
+
+    A process of its own compiles them: what else this one has loaded leaves traces in the bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="lambdamr-code-") as name:
+        folder = Path(name)
+        for entry, data in sources.items():
+            (folder / entry).parent.mkdir(parents=True, exist_ok=True)
+            (folder / entry).write_bytes(data)
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-m", "compileall", "-q", "-s", name,
+             "--invalidation-mode", "unchecked-hash", name],
+            check=True,
+        )  # fmt: skip
+        compiled = sorted(folder.rglob("*.pyc"))
+        return {str(path.relative_to(folder)): path.read_bytes() for path in compiled}
 
 
 def layer_requirements() -> str:

@@ -15,6 +15,8 @@ LambdamrError
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
+├── InvocationFailed           a function could not be invoked, however often it was tried
+│   └── InvocationRefused      the platform does not run it, and waiting does not help
 ├── DeployError                a runtime cannot be deployed, looked at or removed
 │   ├── MissingPermission      AWS refused a request to whoever signed it
 │   └── PackageTooLarge        code and packages exceed what a function may have
@@ -44,6 +46,8 @@ __all__ = [
     "InputNotFound",
     "InvalidInput",
     "InvalidPairs",
+    "InvocationFailed",
+    "InvocationRefused",
     "JobFailed",
     "JobNotFound",
     "LambdamrError",
@@ -123,6 +127,14 @@ class RuntimeMismatch(LambdamrError):
 
 class StoreError(LambdamrError):
     """The object store refused a request, or could not be reached."""
+
+
+class InvocationFailed(LambdamrError):
+    """A function could not be invoked, however often it was tried."""
+
+
+class InvocationRefused(InvocationFailed):
+    """The platform refused to run a function; the message holds its reason and what mends it."""
 
 
 class DeployError(LambdamrError):

@@ -10,6 +10,37 @@ MIB = 1024 * KIB
 EVENT_BYTES = 64 * KIB
 """Largest event that lambdamr sends. AWS takes 1 MB; small events keep a launch fast."""
 
+FREE_SHARE = 0.8
+"""Share of the account's free concurrency that a stage takes, unless `concurrency=` says more."""
+
+POOL_IDLE_S = 10
+"""Idle connections are dropped after so long: a sandbox that was frozen finds older ones dead."""
+
+INVOKE_PATIENCE_S = 60.0
+"""How long a launch that is throttled or finds AWS failing is repeated."""
+
+INVOKES_AT_ONCE = 16
+"""Launches under way at a time, of a client or a node of the tree; one takes about 30 ms."""
+
+END_RESERVE_S = 10.0
+END_RESERVE_SHARE = 0.2
+"""Before the function's own time limit a worker stops, this long or this share of it, whichever is
+less: to record what it stopped and hand over the rest of its lane."""
+
+LATE_SHARE = 0.1
+"""A task begun within this share of an invocation had all the time that there is."""
+
+RUNTIME_MEMORY_MB = 24
+"""Memory of a function that others than the task's process take: the runtime client and the
+watchdog, whose pages the fork shares."""
+
+GROWTH_SHARE = 0.06
+GROWTH_MB = 128
+"""What a process may grow between two looks of its watchdog, at most: the reserve for it."""
+
+STEAL_S = 2.0
+"""A waiting task runs chunks of its nested job itself if nobody has committed one for so long."""
+
 LIST_PAGE = 1000
 """Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
 
