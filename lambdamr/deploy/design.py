@@ -20,7 +20,7 @@ from lambdamr.deploy.settings import Settings
 from lambdamr.deploy.state import ROOT_VARIABLE, WORKER_VARIABLE
 from lambdamr.deploy.storing import record_uri
 from lambdamr.deployment import Deployment, profile_path
-from lambdamr_runtime.keys import DATA, FUNCTIONS, JOBS, SHUFFLE
+from lambdamr_runtime.keys import DATA, FUNCTIONS, INPUTS, JOBS, SHUFFLE
 from lambdamr_runtime.limits import (
     ABORT_UPLOADS_DAYS,
     EVENT_AGE_S,
@@ -106,6 +106,7 @@ def _bucket(names: Names, settings: Settings, tags: Pairs) -> Bucket:
         SHUFFLE: EXPIRE_JOBS_DAYS,
         FUNCTIONS: EXPIRE_SHARED_DAYS,
         DATA: EXPIRE_SHARED_DAYS,
+        INPUTS: EXPIRE_SHARED_DAYS,
     }
     return Bucket(
         name=names.bucket,

@@ -94,7 +94,9 @@ def test_what_is_deployed(site: Site) -> None:
     assert state.bucket is not None
     assert state.bucket.private
     prefixes = [expiry.prefix for expiry in state.bucket.expiries]
-    assert prefixes == [f"lambdamr/{it}/" for it in ("data", "functions", "jobs", "shuffle")]
+    assert prefixes == [
+        f"lambdamr/{it}/" for it in ("data", "functions", "inputs", "jobs", "shuffle")
+    ]
     deployment = load_profile(names.deployment)
     assert deployment == state.deployment
     assert deployment is not None
