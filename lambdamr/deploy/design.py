@@ -1,6 +1,5 @@
 """From settings to resources: what a deployment consists of. Pure."""
 
-from lambdamr.deploy.functions import code_sha
 from lambdamr.deploy.models import (
     Bucket,
     Expiry,
@@ -189,7 +188,7 @@ def _function(
     memory_mb, timeout_s, tmp_mb = sizes
     return Function(
         name=name,
-        code_sha=code_sha(code.data),
+        code_sha=code.sha,
         layer_sha=layer.sha,
         role=settings.role or names.role_arn,
         handler=handler,

@@ -113,7 +113,7 @@ class Function:
     kind: ClassVar[str] = "function"
     name: str
     code_sha: str
-    """SHA-256 of the zip, in base64 as Lambda tells it."""
+    """SHA-256 of what it is made of, as its description says; "" where that says none."""
     layer_sha: str
     """Contents of its layer; "" where it has none of ours."""
     role: str

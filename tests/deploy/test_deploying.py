@@ -12,10 +12,10 @@ import pytest
 
 from lambdamr.deploy.aws import Answer, Aws, Cloud
 from lambdamr.deploy.deploying import Plan, apply, kept_layer, plan_removal
-from lambdamr.deploy.functions import LayerKeeper, code_sha
+from lambdamr.deploy.functions import LayerKeeper
 from lambdamr.deploy.models import Function, Layer
 from lambdamr.deploy.naming import Root
-from lambdamr.deploy.packaging import Archive, build_code
+from lambdamr.deploy.packaging import Archive, installed_code
 from lambdamr.deploy.permissions import deployer_policy, user_policy
 from lambdamr.deploy.planner import Action
 from lambdamr.deploy.settings import Options
@@ -89,7 +89,7 @@ def test_what_is_deployed(site: Site) -> None:
         "MODE": "x",
     }
     assert "MODE" not in dict(supervisor.environment)
-    assert worker.code_sha == code_sha(build_code().data)
+    assert worker.code_sha == installed_code().sha
     assert worker.handler == "lambdamr_runtime.function.worker"
     assert state.bucket is not None
     assert state.bucket.private
