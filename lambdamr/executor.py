@@ -15,6 +15,7 @@ from lambdamr.options import CallOptions, ErrorTypes, check_positive
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
+    from lambdamr.deployment import Deployment
     from lambdamr.engine import Engine
     from lambdamr.inputs import Input
     from lambdamr.job import Job
@@ -40,11 +41,13 @@ class Executor:
     Making one costs nothing: workers start with the first call. Use it as a context manager, or
     call `shutdown`; leaving the context by an exception cancels what has not ended.
 
-    Args:    backend: "local", or an object that obeys lambdamr.backend.Backend; None: local.
+    Args:    backend: "local", "aws", or an object that obeys lambdamr.backend.Backend; None: AWS
+             where a runtime is deployed (`lambdamr deploy-runtime`), else local.
              workers: worker processes, >= 1; None: the cores that this process may use.
              memory_mb: memory of a worker, MiB; a task over it is TaskOutOfMemory. None: no limit.
              timeout_s: time limit of one task; a task over it is TaskTimeout. None: no limit.
-             concurrency: most tasks of one job at a time; None: workers.
+             concurrency: most tasks of one job at a time; None: workers; on AWS a share of what
+             the account has free.
              progress: bars while waiting; None: where a person watches.
              root: the directory where jobs are stored; None: as configured.
              serializer: "cloudpickle" or "dill" (an extra), for code.
@@ -75,8 +78,8 @@ class Executor:
             raise ModuleNotFoundError('serializer="dill" needs dill: pip install "lambdamr[dill]"')
         config = load_config()
         backend = config.backend if backend is None else backend
-        if backend not in (None, "local") and not hasattr(backend, "invoke"):
-            raise ValueError(f'backend must be "local", None or a backend, got {backend!r}')
+        if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
+            raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
         self._workers = workers or config.workers
         self._memory_mb = memory_mb or config.memory_mb or 0
         self._timeout_s = timeout_s or config.timeout_s
@@ -86,6 +89,7 @@ class Executor:
         self._is_placed = root is not None
         self._config = config
         self._packing = (serializer, _names(include_modules), _names(exclude_modules))
+        self._kind = backend if isinstance(backend, str) else None
         self._given_backend = None if isinstance(backend, str) else backend
         self._engine: Engine | None = None
         self._lock = threading.Lock()
@@ -485,10 +489,36 @@ class Executor:
         if worker is not None and not self._is_placed:
             from lambdamr.nested import NestedBackend
 
-            return NestedBackend(worker, self._memory_mb)
+            return NestedBackend(worker, self._memory_mb or worker.memory_mb)
+        deployment = self.deployment()
+        if deployment is not None:
+            from lambdamr.aws.backend import AwsBackend
+
+            self._root = deployment.root
+            return AwsBackend(deployment, self._concurrency or self._workers, self._memory_mb)
         from lambdamr.local import LocalBackend
 
         return LocalBackend(*self.local_place(), self._config.keep_days)
+
+    def deployment(self) -> "Deployment | None":
+        """Return the runtime that this executor uses; None: it works on this machine.
+
+        Raises:  RuntimeMismatch: AWS is asked for, but nothing is deployed.
+        """
+        from lambdamr.deployment import load_profile
+
+        if self._root.startswith("s3://") and self._kind != "local":
+            from lambdamr.aws.backend import deployment_at
+
+            return deployment_at(self._root)
+        if self._kind == "local" or (self._is_placed and self._kind != "aws"):
+            return None
+        deployment = load_profile()
+        if deployment is None and self._kind == "aws":
+            from lambdamr_runtime.errors import RuntimeMismatch
+
+            raise RuntimeMismatch("No runtime is deployed. Run `lambdamr deploy-runtime`.")
+        return deployment
 
 
 _NO_KEYWORDS: dict[str, Any] = {}

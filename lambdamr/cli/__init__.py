@@ -37,6 +37,8 @@ COMMANDS = {
     "completion": "lambdamr.cli.completing",
     "config": "lambdamr.cli.configuration",
     "delete": "lambdamr.cli.ending",
+    "deploy-runtime": "lambdamr.cli.deploying",
+    "doctor": "lambdamr.cli.looking",
     "jobs": "lambdamr.cli.listing",
     "logs": "lambdamr.cli.reporting",
     "plan": "lambdamr.cli.running",
@@ -45,6 +47,7 @@ COMMANDS = {
     "run": "lambdamr.cli.running",
     "show": "lambdamr.cli.reporting:show_job",
     "status": "lambdamr.cli.reporting",
+    "undeploy": "lambdamr.cli.deploying",
 }
 """Command, and the module that has it, under its name with `_` for `-`, or as `module:name`."""
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lambdamr.cli.asking import job_and_root, job_argument, root_option
+from lambdamr.cli.accounts import deployment_options
+from lambdamr.cli.asking import job_and_root, job_argument, jobs_like, root_option
 from lambdamr.cli.showing import age, json_option, say, show, state, table
 
 if TYPE_CHECKING:
@@ -47,22 +48,40 @@ def show_job(job: str, on: str | None, region: str | None, root: str | None, as_
 
 
 @click.command()
-@job_argument
+@click.argument("job", required=False, shell_complete=jobs_like)
 @root_option
+@deployment_options
 @json_option
-def status(job: str, root: str | None, as_json: bool) -> int:
-    """Show how far a job is.
+def status(
+    job: str | None,
+    root: str | None,
+    name: str,
+    region: str | None,
+    aws_profile: str | None,
+    as_json: bool,
+) -> int:
+    """Show how far a job is, or what is deployed.
 
-    Tasks that have ended, have failed, are left, and the lanes in which those are. Silent lanes have
-    no outcome yet: they wait to begin, or are in their first chunk.
+    With a JOB: tasks that have ended, have failed, are left, and the lanes in which those are.
+    Silent lanes have no outcome yet: they wait to begin, or are in their first chunk. Exit status:
+    1 where the job has failed or was cancelled.
 
-    Exit status: 0 while it runs and when it is done, 1 where it has failed or was cancelled.
+    Without one: the runtime that is deployed.
 
     \b
     Examples:
+      lambdamr status
       lambdamr status last
       lambdamr status 20261126-093355-0123456789ab --json
+      lambdamr status --name team --region eu-west-1
     """
+    if job is None:
+        from lambdamr.cli.accounts import connect
+        from lambdamr.cli.looking import show_deployment
+
+        cloud, names = connect(name, region, aws_profile)
+        show_deployment(cloud, names, as_json)
+        return 0
     from lambdamr.looking import look
 
     job, store = job_and_root(job, root)

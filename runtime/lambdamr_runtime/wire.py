@@ -202,6 +202,11 @@ class Event:
     """Run these chunks instead of a lane."""
     sent_s: float = 0.0
     """Seconds since the epoch."""
+    expires: float = 0.0
+    """Seconds since the epoch from which on others may have repaired what this event is to do: it
+    runs as a repair then. 0: never."""
+    depth: int = 0
+    """Invocations in a row, each by the one before, from a client to this one."""
     manifest: bytes = b""
     """The encoded manifest, where it is small enough to ride along."""
     death: Death | None = None
