@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lambdamr_runtime import references
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.store import checked_sha
-from lambdamr_runtime.wire import FrameKind, args_index_bytes, args_span
+from lambdamr_runtime.wire import FrameKind, args_index_bytes, args_span, checked_args
 
 if TYPE_CHECKING:
     from lambdamr_runtime.chunk import StageRun
@@ -45,7 +45,7 @@ class StoredArgs:
             ) from None
         if len(data) < length:
             raise CorruptObject(f"{key} ends within the arguments of chunk {chunk}")
-        return data
+        return checked_args(self._index, chunk, data, key)
 
 
 def input_of(store: "Store", run: "StageRun", task: int) -> Any:

@@ -7,6 +7,7 @@ client began, because every client writes what it needs anew.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -26,7 +27,8 @@ def clean(older_than_s: float | None = None, *, root: str | None = None) -> list
 
     Args:     older_than_s: None: the configured keep_days. root: None: as configured.
     Returns:  ids of the jobs that were removed, oldest first.
-    Raises:   ValueError: a negative age, or a root that is no local directory.
+    Raises:   ValueError: a negative age, or a root that is no local directory. StoreError: the
+              system refuses.
     """
     if older_than_s is not None and not older_than_s >= 0:
         raise ValueError(f"older_than_s must be >= 0, got {older_than_s}")
@@ -53,6 +55,8 @@ def clean_daily(store: Store, keep_days: float) -> None:
 def clean_root(store: Store, age_s: float) -> list[str]:
     """Remove the jobs of a directory store; see `clean`."""
     folder = _folder(store)
+    if age_s >= time.time():  # nothing is that old, and no calendar goes back so far
+        return []
     limit = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time() - age_s))
     with contextlib.suppress(FileNotFoundError):
         jobs = sorted(filter(is_job_id, os.listdir(os.path.join(folder, JOBS))))
@@ -65,10 +69,20 @@ def clean_root(store: Store, age_s: float) -> list[str]:
 
 
 def remove_local(store: Store, keys: JobKeys) -> None:
-    """Remove all of a job, directories and all."""
+    """Remove all of a job, directories and all.
+
+    Raises:  StoreError: the system refuses.
+    """
     folder = _folder(store)
     for prefix in (*keys.shuffle_prefixes, keys.prefix):
-        shutil.rmtree(os.path.join(folder, prefix), ignore_errors=True)
+        path = os.path.join(folder, prefix)
+        while os.path.lexists(path):
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTEMPTY):
+                    continue  # somebody else removes it too, or writes there still
+                raise StoreError(f"Could not delete {path}: {error.strerror}") from error
 
 
 def _remove_shared(folder: str, before_s: float) -> None:

@@ -86,6 +86,8 @@ def absolute_root(root: str) -> str:
 
 
 def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    if "AWS_LAMBDA_FUNCTION_NAME" in environment:  # nobody's home, and no platformdirs
+        return {}
     path = file_path(environment)
     if not os.path.exists(path) and "LAMBDAMR_CONFIG" not in environment:
         return {}
@@ -96,7 +98,9 @@ def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
             table = tomllib.load(file)
     except FileNotFoundError:
         raise ValueError(f"LAMBDAMR_CONFIG names {path}, which does not exist.") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     known = [each.name for each in fields(Config)]
     for name in table:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.options import CallOptions
 from lambdamr.submission import StageDraft
 from lambdamr_runtime.wire import StageKind
 
 if TYPE_CHECKING:
-    from lambdamr.backend import Backend
     from lambdamr.output import Output
     from lambdamr_runtime.records import Reader
     from lambdamr_runtime.reducers import Reducer
@@ -65,6 +65,8 @@ def map_reduce_drafts(
     tuning = Tuning(options.spill_share or SPILL_SHARE, options.merge_width)
     planned = _planned_inputs(inputs, backend, combine)
     args = planned.args
+    if isinstance(backend, RemoteBackend):
+        backend.check_access(planned.objects, [] if output is None else [output.uri])
     if output is not None:
         output.check(planned.uris, planned.objects, backend.store)
 

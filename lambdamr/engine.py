@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from lambdamr.backend import Backend
+from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.submission import Submission
 from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
@@ -40,6 +40,8 @@ class Engine:
         """
         if self._finishing:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if isinstance(self.backend, RemoteBackend):
+            self.backend.check(submission, submission.exclude)
         job = TrackedJob(submission.manifest, self.backend, self.poller)
         job.engine = self
         job.modules = submission.modules
@@ -70,6 +72,8 @@ class Engine:
             return
         if not any(job.pending):
             self._end_empty(job)
+        if isinstance(self.backend, RemoteBackend):
+            job.take_over = self.backend.watch(job, is_new=True)
         self.poller.add(job)
         try:
             submission.launch(self.backend)

@@ -16,6 +16,7 @@ from lambdamr.options import CallOptions, ErrorTypes, check_positive
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
+    from lambdamr.deployment import Deployment
     from lambdamr.engine import Engine
     from lambdamr.inputs import Input
     from lambdamr.job import Job
@@ -41,11 +42,13 @@ class Executor:
     Making one costs nothing: workers start with the first call. Use it as a context manager, or
     call `shutdown`; leaving the context by an exception cancels what has not ended.
 
-    Args:    backend: "local", or an object that obeys lambdamr.backend.Backend; None: local.
+    Args:    backend: "local", "aws", or an object that obeys lambdamr.backend.Backend; None: AWS
+             where a runtime is deployed (`lambdamr deploy-runtime`), else local.
              workers: worker processes, >= 1; None: the cores that this process may use.
              memory_mb: memory of a worker, MiB; a task over it is TaskOutOfMemory. None: no limit.
              timeout_s: time limit of one task; a task over it is TaskTimeout. None: no limit.
-             concurrency: most tasks of one job at a time; None: workers.
+             concurrency: most tasks of one job at a time; None: workers; on AWS a share of what
+             the account has free.
              progress: bars while waiting; None: where a person watches.
              root: the directory where jobs are stored; None: as configured.
              serializer: "cloudpickle" or "dill" (an extra), for code.
@@ -76,8 +79,8 @@ class Executor:
             raise ModuleNotFoundError('serializer="dill" needs dill: pip install "lambdamr[dill]"')
         config = load_config()
         backend = config.backend if backend is None else backend
-        if backend not in (None, "local") and not hasattr(backend, "invoke"):
-            raise ValueError(f'backend must be "local", None or a backend, got {backend!r}')
+        if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
+            raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
         self._workers = workers or config.workers
         self._memory_mb = memory_mb or config.memory_mb or 0
         self._timeout_s = timeout_s or config.timeout_s
@@ -87,6 +90,7 @@ class Executor:
         self._is_placed = root is not None
         self._config = config
         self._packing = (serializer, _names(include_modules), _names(exclude_modules))
+        self._kind = backend if isinstance(backend, str) else None
         self._given_backend = None if isinstance(backend, str) else backend
         self._engine: Engine | None = None
         self._lock = threading.Lock()
@@ -191,21 +195,9 @@ class Executor:
             raise ValueError(f"arity must be >= 2, got {arity}")
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
-        from lambdamr.submission import StageDraft
-        from lambdamr_runtime.wire import StageKind
-        from lambdamr_runtime.work import Call, Fold
+        from lambdamr.folding import fold_drafts
 
-        groups = [values[i : i + arity] for i in range(0, len(values), arity)]
-        limit = _limit(timeout_s, self._timeout_s)
-        args = [((group,), _NO_KEYWORDS) for group in groups]
-        call, fold = Call(fn, options.retried), Fold(fn, arity, options.retried)
-        drafts = [
-            StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, limit, retries, 0)
-        ]
-        while drafts[-1].tasks > 1:
-            tasks = -(-drafts[-1].tasks // arity)
-            name = f"reduce-{len(drafts) + 1}"
-            drafts.append(StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, limit, retries, 0))
+        drafts = fold_drafts(fn, values, arity, options, _limit(timeout_s, self._timeout_s))
         return self._start(drafts, job_timeout_s).stages[-1].futures[0]
 
     def map_reduce(
@@ -340,7 +332,6 @@ class Executor:
                   on: "aws" or "local"; None: where this executor runs.
                   region: of AWS; None: that of the deployed runtime, or as configured.
                   prices: US dollars that replace those of the table; see lambdamr.prices.
-        Returns:  the plan: shown as text and HTML, `to_dict()` for programs.
         Raises:   as `map` and `map_reduce`; ValueError: no tasks, an unknown region.
         """
         from lambdamr.planning.asking import plan_call
@@ -409,8 +400,7 @@ class Executor:
             raise
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<lambdamr.Executor {state} root={self._root!r}>"
+        return f"<lambdamr.Executor {'closed' if self._closed else 'open'} root={self._root!r}>"
 
     # --- inside --------------------------------------------------------------------------------
     def _map(
@@ -464,10 +454,9 @@ class Executor:
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._engine is None and rehearsal is not None:
+                self._engine = rehearsal.engine_of(self)
             if self._engine is None:
-                if rehearsal is not None:
-                    self._engine = rehearsal.engine_of(self)
-                    return self._engine
                 from lambdamr.engine import Engine
 
                 self._engine = Engine(self._make_backend())
@@ -486,9 +475,8 @@ class Executor:
         from lambdamr_runtime.limits import LANES_PER_WORKER
 
         workers = self._workers or usable_cores()
-        return (
-            self._root, workers, self._memory_mb, self._concurrency or workers * LANES_PER_WORKER
-        )  # fmt: skip
+        width = self._concurrency or workers * LANES_PER_WORKER
+        return self._root, workers, self._memory_mb, width
 
     def begun(self) -> "Engine | None":
         """Return what runs this executor's jobs, None before the first."""
@@ -503,10 +491,36 @@ class Executor:
         if worker is not None and not self._is_placed:
             from lambdamr.nested import NestedBackend
 
-            return NestedBackend(worker, self._memory_mb)
+            return NestedBackend(worker, self._memory_mb or worker.memory_mb)
+        deployment = self.deployment()
+        if deployment is not None:
+            from lambdamr.aws.backend import AwsBackend
+
+            self._root = deployment.root
+            return AwsBackend(deployment, self._concurrency or self._workers, self._memory_mb)
         from lambdamr.local import LocalBackend
 
         return LocalBackend(*self.local_place(), self._config.keep_days)
+
+    def deployment(self) -> "Deployment | None":
+        """Return the runtime that this executor uses; None: it works on this machine.
+
+        Raises:  RuntimeMismatch: AWS is asked for, but nothing is deployed.
+        """
+        from lambdamr.deployment import load_profile
+
+        if self._root.startswith("s3://") and self._kind != "local":
+            from lambdamr.aws.backend import deployment_at
+
+            return deployment_at(self._root)
+        if self._kind == "local" or (self._is_placed and self._kind != "aws"):
+            return None
+        deployment = load_profile()
+        if deployment is None and self._kind == "aws":
+            from lambdamr_runtime.errors import RuntimeMismatch
+
+            raise RuntimeMismatch("No runtime is deployed. Run `lambdamr deploy-runtime`.")
+        return deployment
 
 
 _NO_KEYWORDS: dict[str, Any] = {}

@@ -190,7 +190,9 @@ class _Pool:
                     os.write(self._wake_out, b"x")
                 self._closing = True
                 self._queue.clear()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None or thread.ident is None:  # Ctrl-C may come before it is started
+            self._stop()
+        elif thread is not threading.current_thread():
             thread.join()
 
     def _is_quiet(self) -> bool:
@@ -212,19 +214,29 @@ class _Pool:
             worker = self._free_worker()
             if worker is None:
                 return
-            event = self._queue.popleft()
-            worker.event = event
+            worker.event = event = self._queue[0]
             worker.jobs = {event.job}
             try:
+                self._queue.popleft()
                 worker.channel.send(Verb.RUN, event.encode())
             except OSError:
                 self._lost(worker)
+            except BaseException:  # Ctrl-C: who knows whether the worker has it
+                self._lost(worker)
+                raise
 
     def _free_worker(self) -> _Worker | None:
-        """Return an idle worker or a new one; None where all are busy, or none can be started."""
+        """Return an idle worker or a new one; None where all are busy, or none can be started.
+
+        Only the pool's thread starts workers; others ask it to.
+        """
         idle = next((worker for worker in self._workers if worker.event is None), None)
         if idle is not None or len(self._workers) >= self._limit:
             return idle
+        if threading.current_thread() is not self._thread:
+            # Ctrl-C interrupts the main thread, also between a fork and whoever would hold it.
+            os.write(self._wake_out, b"x")
+            return None
         try:
             return self._start_worker()
         except OSError as error:
@@ -253,7 +265,6 @@ class _Pool:
         worker = _Worker(process, Channel(ours), scratch)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
-        os.write(self._wake_out, b"x")
         return worker
 
     def _command(self, descriptor: int, scratch: str) -> list[str]:
@@ -338,6 +349,7 @@ class _Pool:
                 for key, _ in ready:
                     if key.fd == self._wake_in:
                         os.read(self._wake_in, 4096)
+                        self._dispatch()
                     elif key.fd != self._hints_in and key.data in self._workers:
                         self._hear(key.data)
             if any(key.fd == self._hints_in for key, _ in ready):
@@ -350,7 +362,7 @@ class _Pool:
             return
         verb, body = message
         if verb is Verb.INVOKE:
-            self._queue.append(Event.decode(body))
+            self._queue.extend(map(Event.decode, body.splitlines()))
             self._dispatch()
         elif verb is Verb.TAKE:
             with contextlib.suppress(OSError):  # it died: its own event will be repaired
@@ -384,8 +396,11 @@ class _Pool:
     def _stop(self) -> None:
         for worker in list(self._workers):
             self._remove(worker)
-        for descriptor in (self._wake_in, self._wake_out, self._hints_in, self._hints_out):
-            os.close(descriptor)
+        pipes = (self._wake_in, self._wake_out, self._hints_in, self._hints_out)
+        self._wake_in = self._wake_out = self._hints_in = self._hints_out = -1
+        for descriptor in pipes:
+            if descriptor >= 0:
+                os.close(descriptor)
         self._selector.close()
 
 

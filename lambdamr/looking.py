@@ -67,6 +67,8 @@ class StageLook:
     failed: int = 0
     open_lanes: int = 0
     """Lanes with a chunk that has no outcome."""
+    silent_lanes: int = 0
+    """Lanes without any outcome: not begun, or in their first chunk."""
     spent: Spent = field(default_factory=Spent)
     peak_mb: float = 0.0
     values: list[Any] = field(default_factory=list)
@@ -214,6 +216,7 @@ def _stage(store: Store, manifest: Manifest, index: int) -> StageLook:
             found.tasks += _task(run.stage.name, task, frame, key)
     missing = set(range(run.plan.chunks)).difference(chunks)
     found.open_lanes = len({chunk % run.plan.lanes for chunk in missing})
+    found.silent_lanes = run.plan.lanes - len({chunk % run.plan.lanes for chunk in chunks})
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from lambdamr.backend import Backend
+from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.packing import PackedFunction, Packer, pack_function
 from lambdamr_runtime.errors import ArgumentNotSerializable
 from lambdamr_runtime.keys import FUNCTIONS, JobKeys, StageKeys, function_key, new_job_id
@@ -89,6 +89,8 @@ class Submission:
     """Futures among the arguments: to be done before the launch."""
     modules: frozenset[str] = frozenset()
     """Names of modules that the pickles refer to."""
+    exclude: tuple[str, ...] = ()
+    """Modules that the user says are not needed where the job runs."""
     footprints: tuple[Footprint, ...] = ()
     """By stage."""
     drafts: tuple[StageDraft, ...] = ()
@@ -111,7 +113,11 @@ class Submission:
         from lambdamr_runtime.barrier import top_events
 
         first = next((i for i, stage in enumerate(self.manifest.stages) if stage.tasks), 0)
-        for event in top_events(self.manifest, self.encoded, first, time()):
+        events = top_events(self.manifest, self.encoded, first, time())
+        if isinstance(backend, RemoteBackend):
+            backend.invoke_all(events)
+            return
+        for event in events:
             backend.invoke(event)
 
 
@@ -165,8 +171,9 @@ def prepare(
         )
     )
     return Submission(
-        manifest, manifest.encode(), tuple(objects), awaited, modules, footprints, tuple(drafts)
-    )
+        manifest, manifest.encode(), tuple(objects), awaited, modules, packing.exclude_modules,
+        footprints, tuple(drafts),
+    )  # fmt: skip
 
 
 def _apart(packed: bytes, chunks: int) -> int:

@@ -38,8 +38,11 @@ class CountedBackend:
     hints = False
     helps = False
 
-    def __init__(self, width: int, memory_mb: int = 1024) -> None:
-        self.cluster = Cluster(width, store=open_store("memory://"))
+    def __init__(self, width: int, memory_mb: int = 1024, root: str = "memory://") -> None:
+        self.own: Counter[str] = Counter()
+        """Requests of the cluster itself, which looks whether all goes well."""
+        around = InterceptedStore(open_store(root), self._note_own)
+        self.cluster = Cluster(width, store=around)
         self.store: Store = InterceptedStore(self.cluster.store, self._note)
         self.workers = self.width = width
         self.memory_mb = memory_mb
@@ -52,6 +55,11 @@ class CountedBackend:
         """What the client has listed."""
         self._manifests: dict[str, Manifest] = {}
         self._changed = threading.Condition()
+
+    def _note_own(self, request: Request, act: Callable[[], T], /) -> T:
+        """Count what goes through the cluster's store: at first, everything."""
+        self.own[str(KINDS[request.verb])] += 1
+        return act()
 
     def _note(self, request: Request, act: Callable[[], T], /) -> T:
         kind = KINDS[request.verb]

@@ -153,6 +153,7 @@ def test_an_unfinished_job_is_shown_and_left_alone(
     assert found["seconds"] is None
     (stage,) = found["stages"]
     assert (stage["tasks"], stage["ended"], stage["open_lanes"]) == (4, 0, 2)
+    assert stage["silent_lanes"] == 2
     assert "so far" in said(capsys, "show", job, "--root", root)
     assert record(capsys, "jobs", "--root", root)[0]["ended"] == 0
     assert sorted(entry.key for entry in stored.list("")) == before
@@ -458,6 +459,44 @@ def test_run_ends_as_the_script_does(tmp_path: Path, capfd: Capture) -> None:
     assert main(["run", "--memory", "0", str(path)]) == Exit.USAGE
     assert main(["run", str(tmp_path / "missing.py")]) == Exit.USAGE
     assert "does not exist" in capfd.readouterr().err
+
+
+def test_run_on_aws_needs_a_runtime(script: str, capsys: Capture) -> None:
+    """Where none is deployed, one line says so before the script begins."""
+    assert main(["run", "--backend", "aws", script]) == Exit.FAILED
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "lambdamr deploy-runtime" in captured.err
+
+
+@pytest.mark.parametrize(
+    "command", ["jobs", "status last", "show last", "logs last", "result last", "cancel last"]
+)
+def test_a_root_that_cannot_be_read_is_one_line(
+    command: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """A file where a folder should be, and a scheme that nothing reads."""
+    path = tmp_path / "file"
+    path.touch()
+    for root in (str(path), "gopher://x/y"):
+        status = main([*command.split(), "--root", root])
+        captured = capsys.readouterr()
+        assert status in (Exit.FAILED, Exit.USAGE, Exit.NOT_FOUND), captured
+        assert captured.out == ""
+        assert captured.err.startswith("lambdamr: ")
+        assert captured.err.count("\n") == 1
+        assert root in captured.err
+
+
+def test_settings_that_cannot_be_meant_are_one_line(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable of another type, whatever the command."""
+    monkeypatch.setenv("LAMBDAMR_WORKERS", "many")
+    for command in ("config", "jobs", "status last"):
+        assert main(command.split()) == Exit.USAGE
+        assert "LAMBDAMR_WORKERS='many'" in capsys.readouterr().err
 
 
 # --- what all share ------------------------------------------------------------------------------

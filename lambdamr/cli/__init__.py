@@ -37,14 +37,17 @@ COMMANDS = {
     "completion": "lambdamr.cli.completing",
     "config": "lambdamr.cli.configuration",
     "delete": "lambdamr.cli.ending",
+    "deploy-runtime": "lambdamr.cli.deploying",
+    "doctor": "lambdamr.cli.looking",
     "jobs": "lambdamr.cli.listing",
-    "logs": "lambdamr.cli.looking",
+    "logs": "lambdamr.cli.reporting",
     "plan": "lambdamr.cli.running",
     "result": "lambdamr.cli.results",
     "retry": "lambdamr.cli.ending",
     "run": "lambdamr.cli.running",
-    "show": "lambdamr.cli.looking:show_job",
-    "status": "lambdamr.cli.looking",
+    "show": "lambdamr.cli.reporting:show_job",
+    "status": "lambdamr.cli.reporting",
+    "undeploy": "lambdamr.cli.deploying",
 }
 """Command, and the module that has it, under its name with `_` for `-`, or as `module:name`."""
 

@@ -24,7 +24,7 @@ def root_option(command: _F) -> _F:
 
 def job_argument(command: _F) -> _F:
     """Give a command the argument JOB: an id, how one begins, or "last"."""
-    return click.argument("job", shell_complete=_jobs_like)(command)
+    return click.argument("job", shell_complete=jobs_like)(command)
 
 
 def open_root(root: str | None) -> "ObstoreStore":
@@ -58,7 +58,7 @@ def job_and_root(job: str, root: str | None) -> "tuple[str, ObstoreStore]":
     return find_job(store, job), store
 
 
-def _jobs_like(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
+def jobs_like(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
     from lambdamr.looking import job_ids
     from lambdamr_runtime.errors import LambdamrError
 

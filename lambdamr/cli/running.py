@@ -37,6 +37,8 @@ def run(script: str, arguments: tuple[str, ...], **options: object) -> int:
       lambdamr run --workers 4 --memory 512 simulate.py --seed 7
       lambdamr run --backend aws simulate.py
     """
+    if options["backend"] == "aws":
+        _check_deployed()
     settings = {
         "BACKEND": options["backend"],
         "WORKERS": options["workers"],
@@ -55,6 +57,21 @@ def run(script: str, arguments: tuple[str, ...], **options: object) -> int:
             return status if status >= 0 else 128 - status
         except KeyboardInterrupt:  # the script has had it too, and ends as it likes
             continue
+
+
+def _check_deployed() -> None:
+    """Refuse to send a script to AWS where nothing runs its jobs.
+
+    Raises:  RuntimeMismatch.
+    """
+    from lambdamr.deployment import load_profile
+    from lambdamr_runtime.errors import RuntimeMismatch
+
+    if load_profile() is None:
+        raise RuntimeMismatch(
+            "No runtime is deployed from here: there is no profile in the configuration folder. "
+            "Run `lambdamr deploy-runtime`."
+        )
 
 
 @click.command(context_settings=PASSED_ON)

@@ -18,8 +18,8 @@ from lambdamr.executor import Executor
 from lambdamr.planning.asking import planned, prices_at
 from lambdamr.planning.plan import Plan
 from lambdamr.planning.rehearsal import PlanEnds, RehearsalBackend, RehearsalEngine
-from lambdamr.planning.targets import AWS, LOCAL, Target, assumed_target
-from lambdamr_runtime.limits import PLANNED_MEMORY_MB
+from lambdamr.planning.targets import AWS, LOCAL, Target, assumed_target, deployed_target
+from lambdamr_runtime.limits import CONCURRENCY, CONCURRENCY_SHARE, PLANNED_MEMORY_MB
 from lambdamr_runtime.store import open_store
 
 
@@ -51,11 +51,12 @@ class Rehearsal:
     def engine_of(self, executor: Executor) -> RehearsalEngine:
         """Return the engine of an executor that the script has made."""
         root, workers, memory_mb, width = executor.local_place()
-        config = load_config()
-        if (self._on or config.backend or LOCAL) == AWS:
-            target = assumed_target(config)
-        else:
-            target = Target(LOCAL, workers, width, memory_mb or PLANNED_MEMORY_MB)
+        target = Target(LOCAL, workers, width, memory_mb or PLANNED_MEMORY_MB)
+        deployed = executor.deployment() if self._on is None else None
+        if deployed is not None:
+            target = deployed_target(deployed, int(CONCURRENCY * CONCURRENCY_SHARE))
+        elif self._on == AWS:
+            target = assumed_target(load_config())
         engine = RehearsalEngine(RehearsalBackend(open_store(root), target))
         engine.noted = self._note
         self._engines.append(engine)

@@ -57,10 +57,12 @@ def target_of(backend: "Backend", on: str | None, config: "Config") -> Target:
         return assumed_target(config)
     if deployed is None or on == LOCAL:
         return Target(LOCAL, backend.workers, backend.width, backend.memory_mb)
-    return Target(
-        AWS, backend.workers, backend.width, deployed.memory_mb, deployed.region,
-        deployed.architecture,
-    )  # fmt: skip
+    return deployed_target(deployed, backend.width)
+
+
+def deployed_target(deployed: "Deployment", width: int) -> Target:
+    """Return the target that a deployed runtime is."""
+    return Target(AWS, width, width, deployed.memory_mb, deployed.region, deployed.architecture)
 
 
 def assumed_target(config: "Config") -> Target:
@@ -71,7 +73,6 @@ def assumed_target(config: "Config") -> Target:
     width = int(CONCURRENCY * CONCURRENCY_SHARE)
     deployed = load_profile()
     if deployed is not None:
-        memory, region, kind = deployed.memory_mb, deployed.region, deployed.architecture
-        return Target(AWS, width, width, memory, region, kind)
+        return deployed_target(deployed, width)
     memory_mb = config.memory_mb or PLANNED_MEMORY_MB
     return Target(AWS, width, width, memory_mb, config.region or DEFAULT_REGION, "x86_64")

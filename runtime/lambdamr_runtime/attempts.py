@@ -7,6 +7,7 @@ so that one bad task neither reruns nor fails its siblings.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from zlib import crc32
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.errors import (
@@ -82,7 +83,9 @@ def save_attempt(
 ) -> None:
     """Write the attempt object of a dead execution; *death* names chunk and execution."""
     header = json.dumps({"death": asdict(death), "tasks": list(frames)}).encode()
-    body = b"%d\n%b%b" % (len(header), header, encode_frames(list(frames.values())))
+    packed = encode_frames(list(frames.values()))
+    checksum = crc32(packed, crc32(header))
+    body = b"%d %d\n%b%b" % (len(header), checksum, header, packed)
     store.put(keys.attempt(death.chunk, attempt, death.execution), body)
 
 
@@ -95,9 +98,13 @@ def load_history(store: Store, keys: StageKeys, chunk: int) -> History:
     for entry in sorted(store.list(keys.attempts(chunk)), key=lambda entry: entry.key):
         data = store.get(entry.key)
         try:
-            size, _ = data[:32].split(b"\n", 1)
-            end = len(size) + 1 + int(size)
-            header = json.loads(data[len(size) + 1 : end])
+            numbers, _ = data[:64].split(b"\n", 1)
+            size, checksum = map(int, numbers.split(b" "))
+            begin = len(numbers) + 1
+            end = begin + size
+            if crc32(data[begin:]) != checksum:
+                raise ValueError("its checksum differs")
+            header = json.loads(data[begin:end])
             tasks = [int(task) for task in header["tasks"]]
             history.deaths.append(Death.decode(header["death"]))
         except MALFORMED as error:

@@ -7,7 +7,6 @@ the repair for everything.
 """
 
 import enum
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,8 @@ from lambdamr_runtime.wire import (
     Outcome,
     Stage,
     StageKind,
+    sealed,
+    unsealed,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class Totals:
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def encode(self) -> bytes:
+        return sealed(asdict(self))
+
     @classmethod
     def decode(cls, body: bytes, source: str) -> "Totals":
         """Parse the totals of a group.
@@ -90,7 +94,7 @@ class Totals:
         Raises:  CorruptObject: they are none.
         """
         try:
-            return cls() + cls(**json.loads(body))
+            return cls() + cls(**unsealed(body, source))
         except MALFORMED as error:
             raise CorruptObject(f"{source} does not hold totals: {error}") from error
 
@@ -118,12 +122,12 @@ class Report:
     kind: EndKind = EndKind.PLAIN
 
     def encode(self) -> bytes:
-        return json.dumps({**asdict(self), "kind": self.kind.value}).encode()
+        return sealed({**asdict(self), "kind": self.kind.value})
 
     @classmethod
     def decode(cls, stamped: bytes, source: str) -> "Report":
         try:
-            record = json.loads(unstamped(stamped, source)[1])
+            record = unsealed(unstamped(stamped, source)[1], source)
             record["stages"] = tuple(Totals(**totals) for totals in record["stages"])
             record["kind"] = EndKind(record.get("kind", ""))
             return cls(**record)
@@ -189,17 +193,24 @@ def read_end(store: Store, keys: JobKeys) -> Report | None:
 class Barrier:
     """Counts chunks, groups and stages, and ends jobs.
 
-    Args:  invoke: launches an event.
+    Args:  invoke: launches an event. fan_out: several, as `invoke` does; None: one by one.
     """
 
-    def __init__(self, store: Store, invoke: Callable[[Event], None], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        invoke: Callable[[Event], None],
+        clock: Clock,
+        fan_out: Callable[[Sequence[Event]], None] | None = None,
+    ) -> None:
         self._store = store
         self._invoke = invoke
+        self._fan_out = fan_out
         self._clock = clock
 
     def chunk_failed(self, run: StageRun, outcome: Outcome, signature: str) -> bool:
         """Mark a chunk with failed tasks; ends the job where that is one too many, and says so."""
-        marker = json.dumps({"tasks": outcome.failed, "signature": signature}).encode()
+        marker = sealed({"tasks": outcome.failed, "signature": signature})
         self._store.create(run.keys.failed(outcome.chunk), marker, outcome.execution)
         reason = self._too_many(run)
         if reason:
@@ -257,7 +268,7 @@ class Barrier:
         columns = b""
         if run.stage.partitions:
             columns = group_columns(mapped, run.stage.partitions)
-        return columns + json.dumps(asdict(totals)).encode()
+        return columns + totals.encode()
 
     def _stage_ended(self, run: StageRun, repair: bool) -> bool:
         """Launch the next stage or write the report; whether that was the end of the job."""
@@ -275,8 +286,14 @@ class Barrier:
         won = self._store.create(run.keys.done, b"", new_execution_id())
         if won or (repair and not self._store.exists(run.keys.next)):
             encoded = run.manifest.encode()
-            for event in top_events(run.manifest, encoded, run.index + 1, self._clock.time()):
-                self._invoke(event if won else event.repaired(0, 0))
+            events = top_events(run.manifest, encoded, run.index + 1, self._clock.time())
+            if not won:
+                events = [event.repaired(0, 0) for event in events]
+            if self._fan_out is not None:
+                self._fan_out(events)
+            else:
+                for event in events:
+                    self._invoke(event)
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
 
@@ -345,7 +362,7 @@ class Barrier:
     def _marker(self, key: str) -> dict[str, Any]:
         """Any: JSON of ours, two fields."""
         try:
-            marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
+            marker = unsealed(unstamped(self._store.get(key), key)[1], key)
             return {"tasks": int(marker["tasks"]), "signature": str(marker["signature"])}
         except MALFORMED as error:
             raise CorruptObject(f"{key} is not a failure marker: {error}") from error

@@ -17,6 +17,11 @@ LambdamrError
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
+├── InvocationFailed           a function could not be invoked, however often it was tried
+│   └── InvocationRefused      the platform does not run it, and waiting does not help
+├── DeployError                a runtime cannot be deployed, looked at or removed
+│   ├── MissingPermission      AWS refused a request to whoever signed it
+│   └── PackageTooLarge        code and packages exceed what a function may have
 ├── InvalidInput
 │   ├── InputNotFound
 │   ├── InputChanged           an input is not the one that was planned
@@ -37,17 +42,22 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "DeployError",
     "DuplicateKey",
     "InputChanged",
     "InputNotFound",
     "InvalidInput",
     "InvalidPairs",
+    "InvocationFailed",
+    "InvocationRefused",
     "JobFailed",
     "JobNotFound",
     "JobRunning",
     "JobTimeout",
     "LambdamrError",
+    "MissingPermission",
     "NotSerializable",
+    "PackageTooLarge",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",
@@ -129,6 +139,26 @@ class RuntimeMismatch(LambdamrError):
 
 class StoreError(LambdamrError):
     """The object store refused a request, or could not be reached."""
+
+
+class InvocationFailed(LambdamrError):
+    """A function could not be invoked, however often it was tried."""
+
+
+class InvocationRefused(InvocationFailed):
+    """The platform refused to run a function; the message holds its reason and what mends it."""
+
+
+class DeployError(LambdamrError):
+    """A runtime cannot be deployed, looked at or removed; the message says what to do."""
+
+
+class MissingPermission(DeployError):
+    """AWS refused a request: whoever signed it lacks a permission, which the message names."""
+
+
+class PackageTooLarge(DeployError):
+    """Code and packages exceed what a function may have; the message names the largest."""
 
 
 class InvalidInput(LambdamrError):

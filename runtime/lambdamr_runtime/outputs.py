@@ -9,7 +9,6 @@ finalizer writes and then looks for the tombstone. So whichever comes first, not
 All names and contents are the same however often this runs: repeats and zombies change nothing.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import KIB, MIB
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, Upload, local_path, open_store
-from lambdamr_runtime.wire import MALFORMED, FrameKind
+from lambdamr_runtime.wire import MALFORMED, FrameKind, sealed, unsealed
 from lambdamr_runtime.work import TaskEnv
 
 SUCCESS = "_SUCCESS"
@@ -211,12 +210,12 @@ class Note:
     """In the order in which they are removed."""
 
     def encode(self) -> bytes:
-        return json.dumps({"folder": self.folder, "names": self.names}).encode()
+        return sealed({"folder": self.folder, "names": self.names})
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> "Note":
         try:
-            record = json.loads(data)
+            record = unsealed(data, source)
             return cls(str(record["folder"]), tuple(map(str, record["names"])))
         except MALFORMED as error:
             raise CorruptObject(f"{source} is no list of output objects: {error}") from error

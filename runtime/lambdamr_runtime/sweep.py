@@ -30,7 +30,7 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
         report = Report("done", "", now_s, (Totals(),) * len(manifest.stages))
         store.create(keys.report, report.encode(), new_execution_id())
         return 0
-    run = _current_stage(store, manifest)
+    run = current_stage(store, manifest)
     events = [
         Event(manifest.job, run.index, lane, lane + 1, repair=True, sent_s=now_s)
         for lane in _open_lanes(store, run)
@@ -40,7 +40,7 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
     return len(events)
 
 
-def _current_stage(store: Store, manifest: Manifest) -> StageRun:
+def current_stage(store: Store, manifest: Manifest) -> StageRun:
     """Return the first stage with tasks whose successor has not been launched, or the last one."""
     for index in range(len(manifest.stages) - 1):
         run = StageRun.of(manifest, index)

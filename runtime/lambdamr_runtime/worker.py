@@ -34,6 +34,7 @@ from lambdamr_runtime.wire import (
     StageKind,
     args_index_bytes,
     args_span,
+    checked_args,
 )
 from lambdamr_runtime.work import Work
 
@@ -61,6 +62,10 @@ class Host:
     """When this process was started, seconds since the epoch; 0: nothing waited for that."""
     ready_s: float = 0.0
     """When it could take its first event."""
+    fan_out: Callable[[Sequence[Event]], None] | None = None
+    """Launch several events, as `invoke` does; None: one by one."""
+    began: Callable[[StageRun], None] = lambda _: None
+    """Told of the stage that an event belongs to, before anything of it runs."""
 
 
 class Worker:
@@ -81,7 +86,9 @@ class Worker:
         self._host = host
         self._modules = modules
         self._cache = cache
-        self._barrier = Barrier(store, host.invoke, clock)
+        self._barrier = Barrier(store, host.invoke, clock, self._launch)
+        self._from = Event("", 0, 0, 1)
+        """The event that runs, from which others follow."""
         self._chunks = ChunkRunner(store, clock, watched, self._work, self._args, name)
         self._looked = clock.monotonic()
         self._has_run = False
@@ -92,14 +99,21 @@ class Worker:
 
         Returns:  None, or the event to go on with in a fresh process: this one is not clean.
         """
+        if event.expires and self._clock.time() > event.expires:
+            event = replace(event, repair=True)
+        self._from = event
         waited = self._waited(event)
         run = StageRun.of(self._manifest(event), event.stage)
+        self._host.began(run)
         overdue = self._is_overdue(run)
         if event.death is not None and not overdue:
             repaired = self._record_death(run, event, event.death)
             if repaired is None:
                 return None
             event = repaired
+            if self._host.remaining_s() <= 0:  # what died was stopped by the end of the time
+                self._launch([event])
+                return None
         if overdue or (self._is_stale(event) and self._is_cancelled(run)):
             if (event.repair or event.death is not None) and self._is_cancelled(run):
                 self._barrier.job_cancelled(run)
@@ -121,7 +135,9 @@ class Worker:
 
     def _run_lane(self, run: StageRun, event: Event, waited: Waited) -> Event | None:
         chunks = event.only or run.plan.chunks_of(event.lo)
-        done = self._committed(run, chunks) if event.repair else frozenset[int]()
+        # Of a lane that comes late, others may have run chunks meanwhile.
+        looks = event.repair or (self._is_stale(event) and not self._host.looks_first)
+        done = self._committed(run, chunks) if looks else frozenset[int]()
         for chunk in list(itertools.takewhile(done.__contains__, chunks))[-1:]:
             self._mark_winner(run, chunk)  # who committed it may have died before it did
         slowest = 0.0
@@ -135,7 +151,7 @@ class Worker:
                 event, hi=event.lo + 1, cursor=position, attempt=0, sent_s=self._clock.time()
             )
             if slowest and self._host.remaining_s() < SLOWEST_MARGIN * slowest:
-                self._host.invoke(rest)
+                self._launch([rest])
                 return None
             attempt = event.attempt if position == event.cursor else 0
             outcome = self._run_chunk(run, chunk, attempt, waited)
@@ -195,10 +211,26 @@ class Worker:
         marker = run.keys.launched(event.lo, event.hi)
         if event.repair and self._store.exists(marker):
             return
-        for lo, hi in children(event.lo, event.hi, tree_arity(run.plan.lanes)):
-            now_s = self._clock.time()
-            self._host.invoke(replace(event, lo=lo, hi=hi, cursor=0, attempt=0, sent_s=now_s))
+        self._launch(
+            [
+                replace(event, lo=lo, hi=hi, cursor=0, attempt=0)
+                for lo, hi in children(event.lo, event.hi, tree_arity(run.plan.lanes))
+            ]
+        )
         self._store.create(marker, b"", new_execution_id())
+
+    def _launch(self, events: Sequence[Event]) -> None:
+        """Launch events that follow from the running one."""
+        now_s, cause = self._clock.time(), self._from
+        expires = now_s + cause.expires - cause.sent_s if cause.expires else 0.0
+        following = [
+            replace(event, sent_s=now_s, expires=expires, depth=cause.depth + 1) for event in events
+        ]
+        if self._host.fan_out is not None:
+            self._host.fan_out(following)
+            return
+        for event in following:
+            self._host.invoke(event)
 
     def _record_death(self, run: StageRun, event: Event, death: Death) -> Event | None:
         """Write what the dead execution left, and return the event that goes on after it."""
@@ -290,20 +322,17 @@ class Worker:
         stage, chunks = run.stage, run.plan.chunks
         if not stage.has_args:
             return None
-        if stage.inline_args:
-            start, length = args_span(stage.inline_args, chunk, chunks)
-            return serialize.loads(stage.inline_args[start : start + length])
-        packed: bytes | None = self._cache.get(run.keys.args)
+        packed: bytes | None = stage.inline_args or self._cache.get(run.keys.args)
         if packed is None:
             packed = self._fetch_args(run)
             self._cache.keep(run.keys.args, packed, len(packed))
         start, length = args_span(packed, chunk, chunks)
-        if start + length <= len(packed):
-            return serialize.loads(packed[start : start + length])
-        data = self._store.get_range(run.keys.args, start, length)
+        data = packed[start : start + length]
+        if len(data) < length:
+            data = self._store.get_range(run.keys.args, start, length)
         if len(data) < length:
             raise CorruptObject(f"{run.keys.args} ends within the arguments of chunk {chunk}")
-        return serialize.loads(data)
+        return serialize.loads(checked_args(packed, chunk, data, run.keys.args))
 
     def _fetch_args(self, run: StageRun) -> bytes:
         """Return the packed arguments whole where they are small, else just their index."""
