@@ -30,7 +30,7 @@ from lambdamr_runtime.pairs import Mapper, Pair, add, as_pair, checked, mapped, 
 from lambdamr_runtime.records import Reader
 from lambdamr_runtime.reducers import Combined, Reducer, States, collect
 from lambdamr_runtime.runs import Hot, Keying, Merger, Run, RunFile, Whole
-from lambdamr_runtime.serialize import Dumps, code_dumps
+from lambdamr_runtime.serialize import Dumps, code_dumps, load_value
 from lambdamr_runtime.shuffle import (
     FIRST_BLOCK_PAIRS,
     Block,
@@ -792,4 +792,4 @@ def part_blocks(
             )
         at += length
         start += length
-        yield pickle.loads(block)
+        yield load_value(bytes(block))
