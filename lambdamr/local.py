@@ -164,7 +164,9 @@ class _Pool:
         """Queue an event; the thread starts it if a worker is free or may be started."""
         with self._lock:
             if self._closing:
-                raise RuntimeError("The workers of this executor have been stopped.")
+                raise RuntimeError(
+                    "cannot schedule new futures: the workers of this executor have been stopped"
+                )
             self._queue.append(event)
             if len(self._queue) == 1:  # else the thread knows, or waits for a worker
                 os.write(self._wake_out, b"x")
