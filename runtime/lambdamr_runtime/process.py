@@ -82,6 +82,13 @@ class ProgressPage:
         """Count on from what an earlier process wrote."""
         self._number = self._ROW.unpack_from(self._page)[0]
 
+    def bury(self) -> None:
+        """Say that no task runs, in place of a process that has died: called by its parent. Else
+        the next process, until it begins its first task, would pass the dead one's time limit.
+        """
+        self.resume()
+        self.end()
+
 
 class Spool:
     """Frames of the chunk that runs, kept outside the process that makes them."""

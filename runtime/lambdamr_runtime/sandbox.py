@@ -85,6 +85,7 @@ class Sandbox:
         if self._child is not None:
             self._child.kill()
             self._child = None
+            self._shared.page.bury()
 
     def _run_once(self, event: Event, surroundings: Surroundings) -> Event | None:
         assert self._child is not None  # noqa: S101 - start() has made it
@@ -174,6 +175,7 @@ class Sandbox:
             self._shared.ask_for_stack(child.pid)
         status = child.kill()
         running = self._shared.page.running()
+        self._shared.page.bury()
         if suspect is not None and (running is None or running.number != suspect.number):
             cause, detail = DeathCause.LOST, f"being stopped for the task before it: {detail}"
         if cause is DeathCause.CRASH:
