@@ -20,6 +20,7 @@ import signal
 import socket
 import time
 from dataclasses import replace
+from math import ceil
 from typing import NoReturn, Protocol
 
 from lambdamr_runtime.channel import Channel, Verb
@@ -159,7 +160,7 @@ class Sandbox:
         limit = self._settings.memory_mb
         used = child.memory_mb() if limit else 0.0
         if used > limit:
-            detail = f"its process used {used:.0f} MB of memory, the limit is {limit} MB"
+            detail = f"its process used {ceil(used)} MB of memory, the limit is {limit} MB"
             return self._autopsy(child, running, DeathCause.MEMORY, detail)
         return None
 
