@@ -26,9 +26,10 @@ from lambdamr_runtime.limits import KIB, MIB
         (0, 10, 1024, MIN_SPLIT_BYTES),
         (80 * MIB, 10, 1024, 2 * MIB),
         (80 * MIB + 1, 10, 1024, 2 * MIB + 1),
-        (10**12, 10, 1024, MAX_SPLIT_BYTES),
-        (10**12, 10, 128, 32 * MIB),
-        (10**12, 10, 2, 512 * KIB),
+        (10**12, 10, 1024, 134_048_258),  # 746 rounds of ten
+        (256 * MIB + 1, 2, 128, 26_843_546),  # nine splits become ten
+        (10**12, 10, 128, 33_545_791),
+        (10**12, 10, 2, 524_288),
         (10**12, 10, 0, MIN_SPLIT_BYTES),
     ],
 )
