@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from lambdamr import planners
 from lambdamr.planners import (
-    MAX_SPLIT_BYTES,
     MAX_TASK_SPLITS,
     MIN_SPLIT_BYTES,
     SPLITS_PER_LANE,
@@ -17,7 +16,7 @@ from lambdamr.planners import (
     planner_of,
     split_bytes_for,
 )
-from lambdamr_runtime.limits import KIB, MIB
+from lambdamr_runtime.limits import MIB
 
 
 @pytest.mark.parametrize(
