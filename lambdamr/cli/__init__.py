@@ -1,0 +1,88 @@
+"""The command line: `lambdamr COMMAND`.
+
+    main ─▶ click: the group, whose commands are loaded when they are asked for
+         └▶ every error of ours is one line on stderr and an exit status; see Exit
+
+A command is a module here with a function of click's; it prints through `show`, so that `--json`
+is the same everywhere.
+"""
+
+import enum
+import sys
+from importlib import import_module
+
+import click
+
+from lambdamr_runtime import __version__
+from lambdamr_runtime.errors import InputNotFound, JobNotFound, LambdamrError
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses; scripts may rely on them."""
+
+    OK = 0
+    FAILED = 1
+    """What was asked for could not be done, or a job failed."""
+    USAGE = 2
+    """The command line or the configuration is wrong."""
+    NOT_FOUND = 3
+    """There is no such job, or no such input."""
+    INTERRUPTED = 130
+    """Ctrl-C."""
+
+
+COMMANDS = {
+    "clean": "lambdamr.cli.cleaning",
+    "config": "lambdamr.cli.configuration",
+}
+"""Command, and the module that has it, under its name with `_` for `-`."""
+
+
+class _Commands(click.Group):
+    """Commands whose modules are imported when they are asked for: `--help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(
+            import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_")
+        )
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lambdamr")
+def cli() -> None:
+    """Python futures and MapReduce over cloud functions."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; return its exit status. No user's error is shown as a traceback."""
+    try:
+        status = cli.main(arguments, prog_name="lambdamr", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("lambdamr: interrupted", err=True)
+        return Exit.INTERRUPTED
+    except (JobNotFound, InputNotFound) as error:
+        return _refused(error, Exit.NOT_FOUND)
+    except ValueError as error:  # a configuration or an option that cannot be meant
+        return _refused(error, Exit.USAGE)
+    except (LambdamrError, OSError) as error:
+        return _refused(error, Exit.FAILED)
+    return status if isinstance(status, int) else Exit.OK
+
+
+def _refused(error: Exception, status: Exit) -> Exit:
+    click.echo(f"lambdamr: {error}", err=True)
+    return status
+
+
+def entry_point() -> None:
+    """What the installed command calls."""
+    sys.exit(main())

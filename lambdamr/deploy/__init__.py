@@ -1,0 +1,1 @@
+"""Putting the runtime into an AWS account, and taking it out again."""
