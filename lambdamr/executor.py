@@ -193,6 +193,7 @@ class Executor:
         sort_key: Callable[[Any], Any] | None = None,
         spill_share: float | None = None,
         merge_width: int | None = None,
+        compress: bool | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
@@ -223,6 +224,8 @@ class Executor:
                   spill_share: share of a worker's free memory that a task's data may fill before
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
+                  compress: whether what travels from mappers to reducers is compressed (zstd);
+                  None: where it goes over a network, and not in a local directory.
                   retries, retry_on, timeout_s: of each task, as of `map`.
                   output: a folder (a path or URI) that gets one file per partition, part-00000.…,
                   and _SUCCESS last, once the job is complete; after a failure or cancellation it
@@ -254,7 +257,7 @@ class Executor:
             engine.backend,
             KeyOptions(
                 reducers or engine.backend.workers, combiner, partitioner, sort_key,
-                spill_share, merge_width,
+                spill_share, merge_width, compress,
             ),
             StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),
             destination,

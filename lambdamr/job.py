@@ -45,6 +45,7 @@ class KeyOptions:
     sort_key: Callable[[Any], Any] | None = None
     spill_share: float | None = None
     merge_width: int | None = None
+    compress: bool | None = None
 
     def __post_init__(self) -> None:
         for fn in (self.partitioner, self.sort_key):
@@ -86,7 +87,11 @@ def map_reduce_drafts(
     _check_functions(mappers, reducer)
     combine = _combine(reducer, options)
     keying = Keying(options.partitioner, options.sort_key)
-    tuning = Tuning(options.spill_share or SPILL_SHARE, options.merge_width)
+    tuning = Tuning(
+        options.spill_share or SPILL_SHARE,
+        options.merge_width,
+        _compresses(options.compress, backend.store.root),
+    )
     planned = _planned_inputs(inputs, backend, combine)
     args = planned.args
     if output is not None:
@@ -128,6 +133,13 @@ def map_reduce_drafts(
         # Without a time limit: what a task may take says nothing about the copies of all parts.
         drafts.append(replace(draft("final", StageKind.FINAL, output.work, 1), timeout_s=None))
     return drafts
+
+
+def _compresses(asked: bool | None, root: str) -> bool:
+    """Return whether shuffle objects are compressed: unless told, where they go over a network."""
+    from lambdamr_runtime.store import local_path
+
+    return local_path(root) is None if asked is None else bool(asked)
 
 
 def _check_functions(mappers: tuple[object, ...], reducer: object) -> None:

@@ -38,7 +38,7 @@ from lambdamr_runtime.worker import Host, Worker
 from tests.faulty_stores import InterceptedStore, Request, T
 
 START_S = 1_790_000_000.0
-OWN_MODULES = ("tests", "cluster", "test_protocol", "test_output")
+OWN_MODULES = ("tests", "cluster", "test_protocol", "test_output", "test_joining")
 """Modules of the tests: imported here, so never shipped."""
 
 

@@ -38,6 +38,7 @@ class Shuffled:
     merge_width: int | None = None
     keying: Keying = field(default_factory=Keying)
     combine: Reducer | None = None
+    compress: bool = False
 
     def __post_init__(self) -> None:
         self.store: Store = open_store("memory://")
@@ -85,7 +86,7 @@ class Shuffled:
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning(merge_width=self.merge_width)
+        return Tuning(merge_width=self.merge_width, compress=self.compress)
 
     @property
     def stages(self) -> tuple[Stage, Stage]:

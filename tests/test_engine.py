@@ -55,13 +55,13 @@ def shown(key: Any) -> str:
     return repr(sorted(key)) if isinstance(key, frozenset) else repr(key)
 
 
-@given(some_tasks(), st.integers(1, 4), memories, widths)
+@given(some_tasks(), st.integers(1, 4), memories, widths, st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_grouping_is_that_of_a_dictionary(
-    tasks: list[list[Any]], partitions: int, memory_mb: int, width: int | None
+    tasks: list[list[Any]], partitions: int, memory_mb: int, width: int | None, compress: bool
 ) -> None:
     """Keys, values and their order are a dictionary's, be all in memory or every pair spilled."""
-    job = Shuffled(lambda _, values: list(values), partitions, memory_mb, width)
+    job = Shuffled(lambda _, values: list(values), partitions, memory_mb, width, compress=compress)
     found = job.run(tasks)
     expected = plain(tasks)
     assert dict(found) == expected
@@ -414,10 +414,26 @@ def test_large_values_make_small_blocks() -> None:
 
 
 @pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])
-def test_a_damaged_shuffle_object_is_noticed(memory_mb: int) -> None:
+def test_compressed_pairs_are_the_same_in_fewer_bytes(memory_mb: int) -> None:
+    """Compression changes the size of shuffle objects, and no result; a merge of blocks that
+    shrink to nothing still plans with what they hold.
+    """
+    tasks = [[(f"key-{n % 50}", "x" * 2_000) for n in range(200)] for _ in range(3)]
+    found, sizes = [], []
+    for compress in (False, True):
+        job = Shuffled(reducers.collect, 2, memory_mb, compress=compress)
+        found.append(job.run(tasks))
+        sizes.append(sum(piece.length for made in job.mapped for piece in made.slices))
+    assert found[0] == found[1]
+    assert sizes[1] < sizes[0] / 10
+
+
+@pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_damaged_shuffle_object_is_noticed(memory_mb: int, compress: bool) -> None:
     """Whichever byte a merge or a grouping reads, it is never believed when damaged."""
     tasks = [[(n, "value") for n in range(9)], [(n, "other") for n in range(9)]]
-    job = Shuffled(lambda _, values: list(values), 1, memory_mb)
+    job = Shuffled(lambda _, values: list(values), 1, memory_mb, compress=compress)
     job.map(tasks)
     key = job.shuffle_key(1)
     data = job.store.get(key)

@@ -118,6 +118,7 @@ def test_options_reach_the_tasks(executor: lambdamr.Executor) -> None:
         reducers=3,
         spill_share=0.9,
         merge_width=2,
+        compress=True,
     )
     assert list(job.items()) == [("a", 20), ("bb", 20), ("ccc", 10)]
     assert job.report().stages["map"].pairs_written < len(words)

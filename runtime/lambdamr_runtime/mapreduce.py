@@ -38,6 +38,7 @@ from lambdamr_runtime.shuffle import (
     Slice,
     SliceIdentity,
     column_span,
+    compressor,
     decode_column,
     decode_contents,
     decode_front,
@@ -68,7 +69,7 @@ room. Measured per pair of distinct keys, values in lists: 180 bytes for short w
 310 for 100-byte texts. It is an estimate: memory is watched while it is done."""
 
 FRONT_BYTES = 64 * KIB
-"""The first read of a slice that is merged; a front is 36 bytes per block."""
+"""The first read of a slice that is merged; a front is 44 bytes per block."""
 
 FETCH_BYTES = 4 * MIB
 """Most bytes of blocks fetched with one request by a merge."""
@@ -134,6 +135,8 @@ class Tuning:
     """Of the worker's memory above what is taken when a task begins."""
     merge_width: int | None = None
     """Most runs merged at a time, >= 2; None: as many as fit."""
+    compress: bool = False
+    """Whether shuffle objects are compressed. What stays on the worker's disk never is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ class _Shuffling:
         """Pairs added since the dictionary was empty, or last shortened."""
         self._shorten_at = SHORTEN_PAIRS
         self._block_pairs = FIRST_BLOCK_PAIRS
+        self._compress = compressor() if work.tuning.compress else None
         self._merger = Merger(
             self._combine, self._keying, self._dumps, work.tuning.merge_width, room.size
         )
@@ -313,7 +317,7 @@ class _Shuffling:
         buckets = self._buckets()
         for partition in range(self._partitions):
             bucket, buckets[partition] = buckets[partition], []
-            writer = self._writer(file.write, file.end)
+            writer = self._writer(file.write, offset=file.end)
             self._encode(bucket, writer)
             self._runs[partition].append(Run(writer.blocks, file.read, "a spilled run"))
         self._states = self._combine.states()
@@ -331,13 +335,20 @@ class _Shuffling:
         self._block_pairs = writer.next_pairs
         self._watch.enter("sort")
 
-    def _writer(self, write: Callable[[bytes], object], offset: int = 0) -> BlockWriter:
+    def _writer(
+        self,
+        write: Callable[[bytes], object],
+        *,
+        offset: int = 0,
+        compress: Callable[[bytes], bytes] | None = None,
+    ) -> BlockWriter:
         return BlockWriter(
             write,
             self._dumps,
             shape=self._keying.shape,
             first_pairs=self._block_pairs,
             offset=offset,
+            compress=compress,
         )
 
     def _parts(self, slices: list[Slice]) -> Iterator[bytes]:
@@ -347,7 +358,7 @@ class _Shuffling:
         for partition in range(self._partitions):
             bucket, buckets[partition] = buckets[partition], []
             payloads: list[bytes] = []
-            writer = self._writer(payloads.append)
+            writer = self._writer(payloads.append, compress=self._compress)
             self._encode(bucket, writer)
             front, row = self._front(partition, writer.blocks, at)
             slices.append(row)
@@ -362,7 +373,7 @@ class _Shuffling:
         merged = RunFile()
         try:
             for partition in range(self._partitions):
-                writer = self._writer(merged.write)
+                writer = self._writer(merged.write, compress=self._compress)
                 self._watch.enter("merge")
                 self._merger.write(self._merger.merge(self._runs[partition]), writer)
                 self._watch.enter("write")
@@ -551,8 +562,8 @@ class _Partition:
                 self.pairs_read += len(values)
                 found = self._combine.unpacked(counts, values)
                 self._combine.merge(states, zip(keys, found, strict=True))
-            if self._room.is_full(len(states)):
-                return None
+                if self._room.is_full(len(states)):
+                    return None
         return states
 
     def _in_memory(self, states: States) -> Iterator[Whole]:

@@ -3,7 +3,8 @@
     shuffle object = the slices of one map task, back to back, partition by partition
     slice          = front · block · block · …          sorted by canonical key
     front          = fixed header · job · stage · one row per block
-    block          = pickle of (keys, counts, values)   at most `block_pairs` values
+    block          = pickle of (keys, counts, values)   at most `block_pairs` values; or that as
+                     one frame of zstd, which says so itself
     group index    = column · column · …                one per partition
     column         = one Slice row per task of the group · checksum
 
@@ -45,10 +46,13 @@ _HEADER = struct.Struct("<4sIIQII8sIHH")
 """magic, checksum, front bytes, pairs, task, partition, execution, blocks, job and stage bytes."""
 _CHECKED_FROM = 8
 """The checksum of a front covers what follows it."""
-_BLOCK = struct.Struct("<QIII16s")
-"""Length, pairs, keys, checksum, shape."""
+_BLOCK = struct.Struct("<QQIII16s")
+"""Length, raw bytes, pairs, keys, checksum, shape."""
 _SHAPE_BYTES = 16
 """Longest shape that a block row holds; keys of longer ones are compared by `canonical`."""
+_ZSTD_FRAME = b"\x28\xb5\x2f\xfd"
+"""What a compressed block begins with; a pickle begins with b"\\x80"."""
+
 _CHECKSUM = struct.Struct("<I")
 _EXECUTION_BYTES = 8
 
@@ -132,6 +136,8 @@ class Block:
     """Bytes from the beginning of the slice."""
     length: int
     """Bytes."""
+    raw_bytes: int
+    """Of the pickle: more than *length* where the block is compressed."""
     pairs: int
     """Values."""
     keys: int
@@ -156,7 +162,7 @@ class BlockWriter:
     Args:  write: takes the bytes of each block. dumps: pickles by value what plain pickle cannot,
            or would write as a reference to `__main__`. shape: of the keys, as `natural_shape`.
            block_pairs: most values in a block, >= 1. first_pairs: of the first block. offset:
-           of the first block.
+           of the first block. compress: makes a zstd frame of a pickle; None: as it is.
     """
 
     def __init__(
@@ -168,9 +174,11 @@ class BlockWriter:
         block_pairs: int = BLOCK_PAIRS,
         first_pairs: int = FIRST_BLOCK_PAIRS,
         offset: int = 0,
+        compress: Callable[[bytes], bytes] | None = None,
     ) -> None:
         if block_pairs < 1:
             raise ValueError(f"block_pairs must be >= 1, got {block_pairs}")
+        self._compress = compress
         self._write = write
         self._dumps = dumps
         self._shape = shape
@@ -234,9 +242,13 @@ class BlockWriter:
 
     def _emit(self) -> None:
         payload = self._encoded()
+        raw_bytes = len(payload)
+        if self._compress is not None:
+            payload = self._compress(payload)
         row = Block(
             self._offset,
             len(payload),
+            raw_bytes,
             len(self._values),
             len(self._keys),
             zlib.crc32(payload),
@@ -245,7 +257,7 @@ class BlockWriter:
         self._write(payload)
         self.blocks.append(row)
         self._offset += row.length
-        fitting = BLOCK_BYTES * row.pairs // row.length
+        fitting = BLOCK_BYTES * row.pairs // raw_bytes
         self._limit = max(1, min(self._most, 2 * self._limit, fitting))
         self._keys, self._counts, self._values = [], [], []
 
@@ -435,7 +447,14 @@ def _short(shape: str) -> str:
 
 
 def _block_row(block: Block) -> bytes:
-    return _BLOCK.pack(block.length, block.pairs, block.keys, block.checksum, block.shape.encode())
+    return _BLOCK.pack(
+        block.length,
+        block.raw_bytes,
+        block.pairs,
+        block.keys,
+        block.checksum,
+        block.shape.encode(),
+    )
 
 
 def _decode_blocks(data: bytes, size: int) -> tuple[Block, ...]:
@@ -445,8 +464,10 @@ def _decode_blocks(data: bytes, size: int) -> tuple[Block, ...]:
     rows = list(_BLOCK.iter_unpack(table))
     offsets = accumulate((row[0] for row in rows), initial=size)
     return tuple(
-        Block(offset, length, pairs, keys, checksum, shape.rstrip(b"\0").decode())
-        for offset, (length, pairs, keys, checksum, shape) in zip(offsets, rows, strict=False)
+        Block(offset, length, raw_bytes, pairs, keys, checksum, shape.rstrip(b"\0").decode())
+        for offset, (length, raw_bytes, pairs, keys, checksum, shape) in zip(
+            offsets, rows, strict=False
+        )
     )
 
 
@@ -469,6 +490,8 @@ def _check_block(data: bytes | memoryview, block: Block, source: str) -> None:
 
 
 def _content(data: bytes | memoryview, block: Block, source: str) -> Content:
+    if data[: len(_ZSTD_FRAME)] == _ZSTD_FRAME:
+        data = _decompressed(data, block, source)
     keys, counts, values = pickle.loads(data)
     if len(keys) != block.keys or len(values) != block.pairs:
         raise CorruptObject(
@@ -476,6 +499,32 @@ def _content(data: bytes | memoryview, block: Block, source: str) -> Content:
             f"{len(values)} pairs, its front says {block.keys} and {block.pairs}"
         )
     return keys, counts, values
+
+
+def compressor() -> Callable[[bytes], bytes]:
+    """Return what compresses blocks: level 1, at 450 to 900 MB/s to a half or a sixth. Level 3 is
+    a fifth slower, and no smaller by more than 3 %.
+    """
+    import zstandard  # not for local directories, where it costs more than it saves
+
+    return zstandard.ZstdCompressor(level=1).compress
+
+
+def _decompressed(data: bytes | memoryview, block: Block, source: str) -> bytes:
+    import zstandard
+
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=block.raw_bytes)
+    except zstandard.ZstdError as error:
+        raise CorruptObject(
+            f"{source}: the block at byte {block.offset} cannot be decompressed: {error}"
+        ) from error
+    if len(raw) != block.raw_bytes:
+        raise CorruptObject(
+            f"{source}: the block at byte {block.offset} holds {len(raw)} bytes, its front says "
+            f"{block.raw_bytes}"
+        )
+    return raw
 
 
 def _groups(keys: list[Any], counts: list[int] | None, values: list[Any]) -> Iterator[Group]:
