@@ -8,6 +8,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -278,6 +280,24 @@ def test_keys_that_cannot_be_keys_are_named() -> None:
         Shuffled(reducers.sum).run([[(object(), 2)]])
     with pytest.raises(TypeError, match="unsupported operand"):
         Shuffled(reducers.sum).run([[("a", "text")]])
+
+
+@pytest.mark.parametrize("key", [pandas.NA, pandas.NaT, np.datetime64("NaT")])
+@pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])
+def test_keys_that_cannot_tell_whether_they_equal_themselves_are_named(
+    key: Any, memory_mb: int
+) -> None:
+    """What is missing in a table is refused by its type, beside NaN too; a sort key may stand for
+    it.
+    """
+    tasks = [[(1, 1), (key, 1), (math.nan, 1), (key, 2), (math.nan, 2)]]
+    with pytest.raises(UnstableKey, match="cannot be a key"):
+        Shuffled(reducers.sum, 2, memory_mb).run(tasks)
+    keying = Keying(sort_key=lambda key: "missing" if key is pandas.NA else str(key))
+    found = Shuffled(reducers.sum, 1, memory_mb, keying=keying).run(
+        [[(1, 1), (pandas.NA, 1), (math.nan, 1), (pandas.NA, 2), (math.nan, 2)]]
+    )
+    assert [(str(key), value) for key, value in found] == [("1", 1), ("<NA>", 3), ("nan", 3)]
 
 
 def test_a_mapper_that_raises_stop_iteration_loses_nothing() -> None:

@@ -259,18 +259,17 @@ class _Shuffling:
         add(self._combine, states, batch, mapper)
         if self._nan or len(states) == before:
             return
-        new = list(islice(reversed(states), len(states) - before))
-        found = [key for key in new if key != key] if any(map(ne, new, new)) else []
+        found = _nans_of(list(islice(reversed(states), len(states) - before)))
         if found:
             for key in found:
                 del states[key]
             self._nan = (found[-1],)
-            pairs = [pair for pair in batch if pair[0] != pair[0]]
+            pairs = [pair for pair in batch if _is_nan(pair[0])]
             add(self._combine, states, self._with_one_nan(pairs), mapper)
 
     def _with_one_nan(self, batch: list[Pair]) -> list[Pair]:
         (nan,) = self._nan
-        return [(nan, pair[1]) if pair[0] != pair[0] else pair for pair in batch]
+        return [(nan, pair[1]) if _is_nan(pair[0]) else pair for pair in batch]
 
     def write(self, key: str) -> tuple[Slice, ...]:
         """Write the shuffle object, unless it is empty, and return its slices."""
@@ -402,6 +401,21 @@ class _Shuffling:
         self._merger.close()
         if self._file is not None:
             self._file.close()
+
+
+def _nans_of(keys: list[Any]) -> list[Any]:
+    try:
+        found = any(map(ne, keys, keys))
+    except (TypeError, ValueError):  # as of pandas.NA, which is neither equal nor not
+        found = True
+    return list(filter(_is_nan, keys)) if found else []
+
+
+def _is_nan(key: Any) -> bool:
+    try:
+        return bool(key != key)
+    except (TypeError, ValueError):
+        return False  # a key that cannot tell, which `canonical` refuses by its type
 
 
 SHORTEN_PAIRS = 100_000
