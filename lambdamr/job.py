@@ -80,9 +80,10 @@ def map_reduce_drafts(
     Raises:  InvalidInput: an input cannot be used. TypeError: a function cannot be called.
              ValueError: options that do not go together, an output that cannot be written.
     """
-    from lambdamr_runtime.mapreduce import Map, Reduce, Tuning
+    from lambdamr_runtime.mapreduce import Map, Reduce
     from lambdamr_runtime.memory import SPILL_SHARE
     from lambdamr_runtime.runs import Keying
+    from lambdamr_runtime.shuffling import Tuning
 
     _check_functions(mappers, reducer)
     combine = _combine(reducer, options)
@@ -335,7 +336,7 @@ class Job:
             yield from self._blocks_of(part)
 
     def _blocks_of(self, part: "Reduced | Mapped") -> Iterator[list[tuple[Any, Any]]]:
-        from lambdamr_runtime.mapreduce import part_blocks
+        from lambdamr_runtime.parts import part_blocks
 
         read = partial(self._job.backend.store.get_range, part.part)
         try:

@@ -11,7 +11,7 @@ import pytest
 import lambdamr
 from lambdamr import reducers
 from lambdamr_runtime.errors import StoreError
-from lambdamr_runtime.mapreduce import part_blocks, put_parts, read_part
+from lambdamr_runtime.parts import part_blocks, put_parts, read_part
 from lambdamr_runtime.store import PART_BYTES, open_store
 
 SMALL_MB = 128

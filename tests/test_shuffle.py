@@ -13,16 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambdamr_runtime.canonical import canonical
+from lambdamr_runtime.content import BlockWriter, Group, compressor, decode_block
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.shuffle import (
     ROW_BYTES,
-    BlockWriter,
-    Group,
     Slice,
     SliceIdentity,
     column_span,
-    compressor,
-    decode_block,
     decode_column,
     decode_front,
     decode_slice,

@@ -459,6 +459,6 @@ class _Placing:
 
 
 def _put(store: Store, key: str, pieces: Iterator[bytes]) -> int:
-    from lambdamr_runtime.mapreduce import put_parts  # it knows this module
+    from lambdamr_runtime.parts import put_parts  # it knows this module
 
     return put_parts(store, key, pieces)

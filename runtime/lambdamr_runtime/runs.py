@@ -19,11 +19,11 @@ from operator import index
 from typing import Any
 
 from lambdamr_runtime.canonical import canonical, natural_shape, partition_of, partitions_of
+from lambdamr_runtime.content import Block, BlockWriter, decode_content
 from lambdamr_runtime.errors import InvalidPairs
 from lambdamr_runtime.limits import MIB
 from lambdamr_runtime.reducers import Reducer, States
 from lambdamr_runtime.serialize import Dumps
-from lambdamr_runtime.shuffle import Block, BlockWriter, decode_content
 
 DECODED_FACTOR = 18
 """Memory of a decoded block, values in lists, over its bytes; measured: 2.7 for 100-byte texts, 14
