@@ -214,7 +214,8 @@ class Executor:
                   reducer(key, values), which returns the key's value, or, as a generator, yields
                   (key, value) pairs. values is an iterator, to be read once. None: the mapper's
                   pairs, in order, are the output.
-                  reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  reducers: partitions of the keys, >= 1; None: as many as workers, or map tasks
+                  where these are fewer, and more where a partition would outgrow a worker.
                   combiner: combiner(key, values) -> value, which replaces any number of a plain
                   reducer's values before they travel; or one of `lambdamr.reducers` that can.
                   partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
@@ -256,7 +257,7 @@ class Executor:
             reducer,
             engine.backend,
             KeyOptions(
-                reducers or engine.backend.workers, combiner, partitioner, sort_key,
+                reducers, combiner, partitioner, sort_key,
                 spill_share, merge_width, compress,
             ),
             StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),

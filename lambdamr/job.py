@@ -39,7 +39,8 @@ ITEM_TASKS_PER_LANE = 4
 class KeyOptions:
     """How pairs are combined, partitioned and kept in memory; fields as of Executor.map_reduce."""
 
-    partitions: int
+    partitions: int | None
+    """None: planned."""
     combiner: "Callable[[Any, Any], Any] | Reducer | None" = None
     partitioner: Callable[[Any, int], int] | None = None
     sort_key: Callable[[Any], Any] | None = None
@@ -112,7 +113,7 @@ def map_reduce_drafts(
             **more,
         )
 
-    partitions = 0 if reducer is None else options.partitions
+    partitions = 0 if reducer is None else options.partitions or planned.partitions(backend)
     form = output.form if output is not None else None
     map_form = form if reducer is None else None
     mapping = Map(mappers, planned.reader, limits.retry_on, combine, keying, tuning, map_form)
@@ -169,6 +170,12 @@ class _Inputs:
     @property
     def input_bytes(self) -> int:
         return sum(split.hi - split.lo for split in self.splits)
+
+    def partitions(self, backend: "Backend") -> int:
+        """Return how many partitions are planned for it."""
+        from lambdamr.planners import partitions_for
+
+        return partitions_for(self.input_bytes, len(self.args), backend.workers, backend.memory_mb)
 
     @property
     def objects(self) -> list[str]:

@@ -28,6 +28,13 @@ MEMORY_SHARE = 1 / 4
 MAX_TASK_SPLITS = 1000
 """Most splits that one task reads: small objects cost a request each."""
 
+PARTITION_SHARE = 1 / 8
+"""A partition is planned for no more input than this share of a worker's memory: grouped in a
+dictionary, small pairs take four times their bytes, and half of the memory is theirs."""
+
+PARTITIONS_PER_LANE = 16
+"""Most partitions per lane that are planned: what is larger is merged."""
+
 BIGLAMBDA_MEMORY_SHARE = 0.6
 """BigLambda's usable share of a mapper's memory."""
 
@@ -80,6 +87,18 @@ def split_bytes_for(total_bytes: int, lanes: int, memory_mb: int) -> int:
         return max(MIN_SPLIT_BYTES, wanted)
     rounds = -(-total_bytes // (most * lanes))
     return max(MIN_SPLIT_BYTES, -(-total_bytes // (rounds * lanes)))
+
+
+def partitions_for(input_bytes: int, tasks: int, lanes: int, memory_mb: int) -> int:
+    """Return the partitions of a job for which none is given.
+
+    As many as lanes, but no more than map tasks; more where the input, all of it in pairs, would
+    not fit in the memory of so many reducers.
+
+    Args:     tasks: of the map stage. lanes: >= 1.
+    """
+    fitting = -(-input_bytes // max(1, int(memory_mb * MIB * PARTITION_SHARE)))
+    return max(1, min(lanes, tasks), min(fitting, PARTITIONS_PER_LANE * lanes))
 
 
 def fixed(sizes: Sequence[int], lanes: int, memory_mb: int, *, split_bytes: int) -> Cut:  # noqa: ARG001 - a planner's signature

@@ -40,6 +40,25 @@ def test_split_bytes_give_each_lane_a_few_splits(
     assert split_bytes_for(total_bytes, lanes, memory_mb) == expected
 
 
+@pytest.mark.parametrize(
+    ("input_bytes", "tasks", "lanes", "memory_mb", "expected"),
+    [
+        (0, 0, 2, 1024, 1),  # nothing to read
+        (100, 1, 2, 1024, 1),  # no more reducers than mappers
+        (100 * MIB, 8, 2, 1024, 2),
+        (0, 8, 1000, 1024, 8),  # items, whose bytes nobody knows
+        (10 * 1024 * MIB, 80, 2, 1024, 32),  # 80 would fit, but there are bounds
+        (1024 * MIB, 32, 2, 256, 32),
+        (10**12, 8000, 1000, 1769, 4313),
+    ],
+)
+def test_partitions_are_planned_to_fit(
+    input_bytes: int, tasks: int, lanes: int, memory_mb: int, expected: int
+) -> None:
+    """One per lane, fewer for small jobs, more for those that outgrow the reducers' memory."""
+    assert planners.partitions_for(input_bytes, tasks, lanes, memory_mb) == expected
+
+
 @pytest.mark.parametrize("planner", [planners.auto, planners.marla])
 def test_planners_need_a_lane(planner: planners.Planner) -> None:
     """Zero lanes read nothing."""
