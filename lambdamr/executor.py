@@ -190,6 +190,7 @@ class Executor:
         sort_key: Callable[[Any], Any] | None = None,
         spill_share: float | None = None,
         merge_width: int | None = None,
+        compress: bool | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
@@ -210,7 +211,8 @@ class Executor:
                   reducer(key, values), which returns the key's value, or, as a generator, yields
                   (key, value) pairs. values is an iterator, to be read once. None: the mapper's
                   pairs, in order, are the output.
-                  reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  reducers: partitions of the keys, >= 1; None: as many as workers, or map tasks
+                  where these are fewer, and more where a partition would outgrow a worker.
                   combiner: combiner(key, values) -> value, which replaces any number of a plain
                   reducer's values before they travel; or one of `lambdamr.reducers` that can.
                   partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
@@ -220,6 +222,8 @@ class Executor:
                   spill_share: share of a worker's free memory that a task's data may fill before
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
+                  compress: whether what travels from mappers to reducers is compressed (zstd);
+                  None: where it goes over a network, and not in a local directory.
                   retries, retry_on, timeout_s: of each task, as of `map`.
                   output: a folder (a path or URI) that gets one file per partition, part-00000.…,
                   and _SUCCESS last, once the job is complete; after a failure or cancellation it
@@ -250,8 +254,8 @@ class Executor:
             reducer,
             engine.backend,
             KeyOptions(
-                as_count("reducers", reducers) or engine.backend.workers, combiner, partitioner,
-                sort_key, spill_share, merge_width,
+                as_count("reducers", reducers), combiner, partitioner, sort_key,
+                spill_share, merge_width, compress,
             ),
             StageLimits(retries, _as_tuple(retry_on), limit),
             destination,

@@ -11,7 +11,7 @@ import pytest
 import lambdamr
 from lambdamr import reducers
 from lambdamr_runtime.errors import StoreError
-from lambdamr_runtime.mapreduce import part_blocks, put_parts, read_part
+from lambdamr_runtime.parts import part_blocks, put_parts, read_part
 from lambdamr_runtime.store import PART_BYTES, open_store
 
 SMALL_MB = 128
@@ -118,6 +118,7 @@ def test_options_reach_the_tasks(executor: lambdamr.Executor) -> None:
         reducers=3,
         spill_share=0.9,
         merge_width=2,
+        compress=True,
     )
     assert list(job.items()) == [("a", 20), ("bb", 20), ("ccc", 10)]
     assert job.report().stages["map"].pairs_written < len(words)
