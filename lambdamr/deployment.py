@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.wire import MALFORMED
 
 DEFAULT_NAME = "default"
 
@@ -43,9 +44,15 @@ class Deployment:
     packages: Mapping[str, str]
     """Distribution and version of everything in the layers."""
     read: tuple[str, ...] = ()
-    """URIs that the role may read beside the root."""
+    """URIs that the role may read beside the root: everything that begins so."""
     write: tuple[str, ...] = ()
-    """URIs that the role may write beside the root."""
+    """URIs that the role may write beside the root: everything that begins so."""
+    requirements: tuple[str, ...] = ()
+    """What the user added to the layer, in pip's format."""
+    account: str = ""
+    """Number of the AWS account."""
+    recursive: bool = True
+    """Whether the worker may invoke itself without end: RecursiveLoop is Allow."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()
@@ -58,9 +65,10 @@ class Deployment:
         """
         try:
             record = json.loads(data)
-            record["read"], record["write"] = tuple(record["read"]), tuple(record["write"])
+            for name in ("read", "write", "requirements"):
+                record[name] = tuple(record.get(name, ()))
             return cls(**record)
-        except (ValueError, TypeError, LookupError) as error:
+        except MALFORMED as error:
             raise CorruptObject(
                 f"{source} is not the record of a deployed runtime: {error}. "
                 "Run `lambdamr deploy-runtime`."

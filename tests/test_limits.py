@@ -199,12 +199,13 @@ def test_output_below_python(pool: lambdamr.Executor) -> None:
         os.write(1, b"descriptor|")
         os.write(2, b"descriptor 2|")
         subprocess.run("printf process; printf ' two|' >&2", shell=True, check=True)
-        os.system("printf system")
-        logging.getLogger("mine").warning("|logged")
+        os.system("printf 'system|'")
+        logging.getLogger("mine").warning("logged")
 
     future = pool.submit(task)
     future.result(LIMIT_S)
-    assert future.logs() == "python|descriptor|descriptor 2|process two|system|logged\n"
+    text = "python|descriptor|descriptor 2|process two|system|WARNING:mine:logged\n"
+    assert future.logs() == text
 
 
 def test_output_that_is_no_text(pool: lambdamr.Executor) -> None:

@@ -7,7 +7,6 @@ the repair for everything.
 """
 
 import enum
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -24,12 +23,15 @@ from lambdamr_runtime.store import Store, unstamped
 from lambdamr_runtime.wire import (
     CLIENT,
     MALFORMED,
+    OURS,
     Event,
     FrameKind,
     Manifest,
     Outcome,
     Stage,
     StageKind,
+    sealed,
+    unsealed,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +67,10 @@ class Totals:
     """Runs that map tasks could not hold in memory."""
     spilled_bytes: int = 0
     """Written to temporary files, by map and reduce tasks."""
+    retries: int = 0
+    """Further calls of functions that had raised: retries= of the user."""
+    deaths: int = 0
+    """Executions of chunks that died before one of them committed: retries of ours."""
     read_s: float = 0.0
     map_s: float = 0.0
     combine_s: float = 0.0
@@ -78,6 +84,9 @@ class Totals:
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def encode(self) -> bytes:
+        return sealed(asdict(self))
+
     @classmethod
     def decode(cls, body: bytes, source: str) -> "Totals":
         """Parse the totals of a group.
@@ -85,7 +94,7 @@ class Totals:
         Raises:  CorruptObject: they are none.
         """
         try:
-            return cls() + cls(**json.loads(body))
+            return cls() + cls(**unsealed(body, source))
         except MALFORMED as error:
             raise CorruptObject(f"{source} does not hold totals: {error}") from error
 
@@ -96,6 +105,8 @@ class EndKind(enum.Enum):
     PLAIN = ""
     RECEIPTS = "receipts"
     """Failed: what was written and what was read differ."""
+    TIMEOUT = "timeout"
+    """Failed: the job ran over its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +122,12 @@ class Report:
     kind: EndKind = EndKind.PLAIN
 
     def encode(self) -> bytes:
-        return json.dumps({**asdict(self), "kind": self.kind.value}).encode()
+        return sealed({**asdict(self), "kind": self.kind.value})
 
     @classmethod
     def decode(cls, stamped: bytes, source: str) -> "Report":
         try:
-            record = json.loads(unstamped(stamped, source)[1])
+            record = unsealed(unstamped(stamped, source)[1], source)
             record["stages"] = tuple(Totals(**totals) for totals in record["stages"])
             record["kind"] = EndKind(record.get("kind", ""))
             return cls(**record)
@@ -148,6 +159,22 @@ def end_job(store: Store, keys: JobKeys, report: Report) -> None:
         withdraw(store, keys)
 
 
+def overdue(manifest: Manifest, now_s: float) -> Report:
+    """Return the end of a job that is over its time limit."""
+    reason = f"It ran over its time limit of {manifest.timeout_s:g} s (job_timeout_s=)."
+    return Report("failed", reason, now_s, kind=EndKind.TIMEOUT)
+
+
+def end_overdue(store: Store, manifest: Manifest, now_s: float) -> bool:
+    """End a job that is over its time limit, unless it has ended; whether it is over that."""
+    if now_s < manifest.deadline_s:
+        return False
+    keys = JobKeys(manifest.job)
+    if not store.exists(keys.report):
+        end_job(store, keys, overdue(manifest, now_s))
+    return True
+
+
 def finish_cancelled(store: Store, keys: JobKeys) -> None:
     """Write the report that a tombstone announces, if it is missing."""
     end_job(store, keys, Report.decode(store.get(keys.cancelled), keys.cancelled))
@@ -166,17 +193,24 @@ def read_end(store: Store, keys: JobKeys) -> Report | None:
 class Barrier:
     """Counts chunks, groups and stages, and ends jobs.
 
-    Args:  invoke: launches an event.
+    Args:  invoke: launches an event. fan_out: several, as `invoke` does; None: one by one.
     """
 
-    def __init__(self, store: Store, invoke: Callable[[Event], None], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        invoke: Callable[[Event], None],
+        clock: Clock,
+        fan_out: Callable[[Sequence[Event]], None] | None = None,
+    ) -> None:
         self._store = store
         self._invoke = invoke
+        self._fan_out = fan_out
         self._clock = clock
 
     def chunk_failed(self, run: StageRun, outcome: Outcome, signature: str) -> bool:
         """Mark a chunk with failed tasks; ends the job where that is one too many, and says so."""
-        marker = json.dumps({"tasks": outcome.failed, "signature": signature}).encode()
+        marker = sealed({"tasks": outcome.failed, "signature": signature})
         self._store.create(run.keys.failed(outcome.chunk), marker, outcome.execution)
         reason = self._too_many(run)
         if reason:
@@ -222,18 +256,19 @@ class Barrier:
             outcome, frames = read_outcome(self._store, run.keys.outcome(group, chunk))
             # A cancelled task fails a job only where another stage needs its value.
             wanted = outcome.worker != CLIENT or len(run.manifest.stages) > 1
-            totals += Totals(tasks=outcome.count, failed=outcome.failed if wanted else 0)
+            failed = outcome.failed if wanted else 0
+            totals += Totals(tasks=outcome.count, failed=failed, deaths=outcome.attempt)
             for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):
-                totals += Totals(task_seconds=frame.seconds)
+                totals += Totals(task_seconds=frame.seconds, retries=max(0, frame.tries - 1))
                 value = None
-                if frame.kind is FrameKind.VALUE and run.stage.kind in _OURS:
+                if frame.kind is FrameKind.VALUE and run.stage.kind in OURS:
                     value = serialize.loads(frame.payload)
-                totals += _totals_of(value)
+                totals += totals_of(value)
                 mapped.append((task, value if isinstance(value, Mapped) else None))
         columns = b""
         if run.stage.partitions:
             columns = group_columns(mapped, run.stage.partitions)
-        return columns + json.dumps(asdict(totals)).encode()
+        return columns + totals.encode()
 
     def _stage_ended(self, run: StageRun, repair: bool) -> bool:
         """Launch the next stage or write the report; whether that was the end of the job."""
@@ -251,8 +286,14 @@ class Barrier:
         won = self._store.create(run.keys.done, b"", new_execution_id())
         if won or (repair and not self._store.exists(run.keys.next)):
             encoded = run.manifest.encode()
-            for event in top_events(run.manifest, encoded, run.index + 1, self._clock.time()):
-                self._invoke(event if won else event.repaired(0, 0))
+            events = top_events(run.manifest, encoded, run.index + 1, self._clock.time())
+            if not won:
+                events = [event.repaired(0, 0) for event in events]
+            if self._fan_out is not None:
+                self._fan_out(events)
+            else:
+                for event in events:
+                    self._invoke(event)
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
 
@@ -321,14 +362,10 @@ class Barrier:
     def _marker(self, key: str) -> dict[str, Any]:
         """Any: JSON of ours, two fields."""
         try:
-            marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
+            marker = unsealed(unstamped(self._store.get(key), key)[1], key)
             return {"tasks": int(marker["tasks"]), "signature": str(marker["signature"])}
         except MALFORMED as error:
             raise CorruptObject(f"{key} is not a failure marker: {error}") from error
-
-
-_OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
-"""Stages whose values are records of ours; others are the user's, and may not load here."""
 
 
 def _is_counted(manifest: Manifest) -> bool:
@@ -361,7 +398,8 @@ def _tasks_in(run: StageRun, group: int) -> int:
     return sum(len(run.plan.tasks_of(chunk)) for chunk in run.plan.chunks_in(group))
 
 
-def _totals_of(value: object) -> Totals:
+def totals_of(value: object) -> Totals:
+    """Return what the record of a map, reduce or final task adds up to."""
     from lambdamr_runtime.mapreduce import Mapped, Reduced  # as above
     from lambdamr_runtime.outputs import Placed
 

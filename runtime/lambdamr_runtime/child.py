@@ -9,13 +9,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from lambdamr_runtime import context
 from lambdamr_runtime.barrier import Report, end_job
 from lambdamr_runtime.channel import Channel, Verb
+from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.clock import SystemClock
 from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import LambdamrError
@@ -28,8 +29,10 @@ from lambdamr_runtime.limits import (
     SLICE_S,
     TOMBSTONE_S,
 )
+from lambdamr_runtime.logs import LogWatch, capture_logging
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import KEPT_THREAD, Hygiene, Output, ProgressPage, Spool
+from lambdamr_runtime.stealing import Stealer
 from lambdamr_runtime.store import Store, local_path, open_store
 from lambdamr_runtime.wire import Event, Frame
 from lambdamr_runtime.worker import Host, Worker
@@ -57,12 +60,19 @@ class Settings:
     memory_mb: int = 0
     """Limit of a task's process, MiB; 0: none."""
     workers: int = 1
-    """Tasks that run at a time, here and elsewhere."""
+    """Tasks that run at a time, here and elsewhere; 0: as many as the running stage has lanes."""
     owner: str = ""
     hints: int = -1
     """Descriptor to write hints of commits to; -1: none."""
+    slice_s: float = SLICE_S
+    """How long a lane keeps this worker where others may wait for it."""
+    steals: bool = False
+    """Whether a waiting task looks in the store for chunks of its nested jobs: no queue can be
+    asked for them."""
     private: int = -1
     """Descriptor of the parent's own, which the child closes; -1: none."""
+    born_s: float = 0.0
+    """When the worker was started, seconds since the epoch; 0: the first event did not wait."""
 
 
 class Shared:
@@ -104,9 +114,11 @@ def child_main(settings: Settings, shared: Shared, channel: Channel, alive: int)
             os.close(settings.private)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         shared.output.redirect()
+        _forget_log_handlers()
         faulthandler.enable(shared.stack)
         faulthandler.register(STACK_SIGNAL, shared.stack, all_threads=True)
         os.makedirs(settings.scratch, exist_ok=True)
+        _volunteer()
         _serve(settings, shared, _Link(channel))
     except BaseException as error:  # the last line of the process: say what ended it
         import traceback
@@ -129,28 +141,53 @@ def _end_with_parent(alive: int) -> None:
     fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
 
 
+def _forget_log_handlers() -> None:
+    """What tasks log is theirs to keep; the parent's handlers would send it elsewhere."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger().handlers.clear()
+
+
+def _volunteer() -> None:
+    """Have the system, out of memory, end this process before its parent, which can tell of it."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:  # Linux only, and not everywhere
+        pass
+
+
 def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     store = open_store(settings.root)
     clock = SystemClock()
     modules = ShippedModules(os.path.join(settings.scratch, "modules"))
     near = local_path(settings.root) is not None
     look_s = NEAR_LOOK_S if near else TOMBSTONE_S
-    tombstones = _TombstoneWatch(store, link, shared.page, look_s)
+    capture_logging()
+    # Elsewhere a look costs money, and the platform keeps logs of its own.
+    logs = LogWatch(store, shared.page.running, shared.output.peek) if near else None
+    tombstones = _TombstoneWatch(store, link, shared.page, look_s, logs)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
     cache = Cache(_cache_bytes(settings.memory_mb))
-    turn = _Turn()
+    turn = _Turn(shared.page, settings.slice_s)
 
     def worker(
         watched: "_ProcessWatch | _NestedWatch",
         remaining_s: Callable[[], float],
         clean: Callable[[], bool],
+        born_s: float = 0.0,
     ) -> Worker:
         host = Host(
             link.invoke, _hinter(settings.hints), remaining_s, shared.spool.frames, clean,
-            look_s, near,
+            look_s, near, born_s, clock.time(), link.fan_out, began,
         )  # fmt: skip
         return Worker(store, clock, host, watched, modules, cache, settings.name)
 
+    def began(run: StageRun) -> None:
+        if not settings.workers and run.manifest.job == running[0]:
+            ctx.workers = run.stage.width
+
+    running = [""]
     nested = worker(_NestedWatch(shared), lambda: float("inf"), lambda: True)
 
     def run_nested(event: Event) -> None:
@@ -163,19 +200,23 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         finally:
             shared.output.give_back(held)
 
+    take = Stealer(store, clock).take if settings.steals else link.take
     ctx = Context(
-        store, link.invoke, clock, link.take, run_nested, settings.workers, settings.owner,
-        lambda: modules.archive, cache,
+        store, link.invoke, clock, take, run_nested, settings.workers or 1, settings.owner,
+        lambda: modules.archive, cache, settings.memory_mb,
     )  # fmt: skip
     context.enter(ctx)
-    main = worker(_ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore)
+    main = worker(
+        _ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore, settings.born_s
+    )
     link.tell(Verb.READY)
     while True:
         message = link.channel.receive()
         if message is None:
             return
         event = Event.decode(message[1])
-        tombstones.watch(event.job)
+        running[0] = event.job
+        tombstones.watch(event.job, event.stage)
         turn.begin()
         try:
             rest = main.run(event)
@@ -188,10 +229,14 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
 
 
 class _Turn:
-    """How long the running event keeps the worker, where others may wait for it."""
+    """How long the running event keeps the worker: others may wait for it, or the platform."""
+
+    def __init__(self, page: ProgressPage, slice_s: float) -> None:
+        self._page = page
+        self._slice_s = slice_s
 
     def begin(self) -> None:
-        self._end = time.monotonic() + SLICE_S
+        self._end = min(time.monotonic() + self._slice_s, self._page.ends())
 
     def remaining_s(self) -> float:
         return self._end - time.monotonic()
@@ -227,6 +272,12 @@ class _Link:
             self.channel.send(Verb.INVOKE, event.encode())
             self.channel.receive()
 
+    def fan_out(self, events: Sequence[Event]) -> None:
+        """Launch several events, side by side where the parent can."""
+        with self._lock:
+            self.channel.send(Verb.INVOKE, b"\n".join(event.encode() for event in events))
+            self.channel.receive()
+
     def take(self, job: str) -> Event | None:
         with self._lock:
             self.channel.send(Verb.TAKE, job.encode())
@@ -241,19 +292,29 @@ class _Link:
 class _TombstoneWatch:
     """A thread that sees that the running job is cancelled, or the parent dead."""
 
-    def __init__(self, store: Store, link: _Link, page: ProgressPage, look_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        link: _Link,
+        page: ProgressPage,
+        look_s: float,
+        logs: LogWatch | None,
+    ) -> None:
         self._store = store
         self._link = link
         self._page = page
         self._look_s = look_s
+        self._logs = logs
         self._job = ""
+        self._stage = 0
         self._parent = os.getppid()
         self._tick = threading.Event()
         threading.Thread(target=self._run, name=KEPT_THREAD, daemon=True).start()
 
-    def watch(self, job: str) -> None:
+    def watch(self, job: str, stage: int = 0) -> None:
         """Watch this job from now on; "": none."""
         self._page.beat()
+        self._stage = stage
         self._job = job
 
     def _run(self) -> None:
@@ -266,6 +327,8 @@ class _TombstoneWatch:
                 if job and self._store.exists(JobKeys(job).cancelled) and job == self._job:
                     self._link.tell(Verb.CANCELLED, job.encode())
                     self._job = ""
+                if job and self._logs is not None:
+                    self._logs.look(job, self._stage)
             except LambdamrError as error:  # the running task sees a broken store by itself
                 sys.stderr.write(f"lambdamr: cannot look for a cancellation: {error}\n")
 

@@ -10,11 +10,18 @@ LambdamrError
 │   ├── ArgumentNotSerializable
 │   └── ResultNotSerializable
 ├── JobFailed                  a job ended without all of its results
-│   └── ReceiptMismatch        bytes or pairs written and read differ
+│   ├── ReceiptMismatch        bytes or pairs written and read differ
+│   └── JobTimeout             it ran longer than its time limit
 ├── JobNotFound
+├── JobRunning                 a job that runs is not deleted
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
+├── InvocationFailed           a function could not be invoked, however often it was tried
+│   └── InvocationRefused      the platform does not run it, and waiting does not help
+├── DeployError                a runtime cannot be deployed, looked at or removed
+│   ├── MissingPermission      AWS refused a request to whoever signed it
+│   └── PackageTooLarge        code and packages exceed what a function may have
 ├── InvalidInput
 │   ├── InputNotFound
 │   ├── InputChanged           an input is not the one that was planned
@@ -35,15 +42,22 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "DeployError",
     "DuplicateKey",
     "InputChanged",
     "InputNotFound",
     "InvalidInput",
     "InvalidPairs",
+    "InvocationFailed",
+    "InvocationRefused",
     "JobFailed",
     "JobNotFound",
+    "JobRunning",
+    "JobTimeout",
     "LambdamrError",
+    "MissingPermission",
     "NotSerializable",
+    "PackageTooLarge",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",
@@ -103,8 +117,16 @@ class ReceiptMismatch(JobFailed):
     """What was written and what was read differ: the result would be wrong, so there is none."""
 
 
+class JobTimeout(JobFailed):
+    """A job ran longer than its time limit, `job_timeout_s=`; what it had committed stays."""
+
+
 class JobNotFound(LambdamrError):
     """No job of that id lies under the root."""
+
+
+class JobRunning(LambdamrError):
+    """A job was to be deleted that has not ended, and whose client may live."""
 
 
 class CorruptObject(LambdamrError):
@@ -117,6 +139,26 @@ class RuntimeMismatch(LambdamrError):
 
 class StoreError(LambdamrError):
     """The object store refused a request, or could not be reached."""
+
+
+class InvocationFailed(LambdamrError):
+    """A function could not be invoked, however often it was tried."""
+
+
+class InvocationRefused(InvocationFailed):
+    """The platform refused to run a function; the message holds its reason and what mends it."""
+
+
+class DeployError(LambdamrError):
+    """A runtime cannot be deployed, looked at or removed; the message says what to do."""
+
+
+class MissingPermission(DeployError):
+    """AWS refused a request: whoever signed it lacks a permission, which the message names."""
+
+
+class PackageTooLarge(DeployError):
+    """Code and packages exceed what a function may have; the message names the largest."""
 
 
 class InvalidInput(LambdamrError):
@@ -156,11 +198,16 @@ class UnwritablePair(InvalidPairs):
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a worker, as text; the `__cause__` of an exception raised there."""
+    """The traceback of a worker, as text; the `__cause__` of an exception raised there.
 
-    def __init__(self, text: str) -> None:
+    Args:  output: the end of what the task wrote, shown below it.
+    """
+
+    def __init__(self, text: str, output: str = "") -> None:
         super().__init__(text)
         self.text = text
+        self.output = output
 
     def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
+        output = f"\nIts last output:\n{self.output}" if self.output else ""
+        return f'\n"""\n{self.text}{output}"""'

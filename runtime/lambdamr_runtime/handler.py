@@ -23,8 +23,8 @@ class PoolLink:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    def invoke(self, event: bytes) -> None:
-        self._channel.send(Verb.INVOKE, event)
+    def invoke(self, events: bytes) -> None:
+        self._channel.send(Verb.INVOKE, events)
 
     def take(self, job: bytes) -> bytes:
         self._channel.send(Verb.TAKE, job)
@@ -34,6 +34,9 @@ class PoolLink:
     def is_gone(self) -> bool:
         """The pool sends nothing while an event runs, except the end of its connection."""
         return self._channel.has_news(0)
+
+    def remaining_s(self) -> float:
+        return float("inf")
 
 
 def main(settings: str) -> None:

@@ -1,7 +1,8 @@
 """The name of every object that lambdamr stores, relative to the root.
 
 functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
-                                     jobs/{job}/placed · withdrawn
+                                     jobs/{job}/placed · withdrawn · logs/wanted
+                                     jobs/{job}/logs/{stage number}/{chunk}
 data/{sha}                           jobs/{job}/{stage}/args
 shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
     {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}/{attempt}.{execution}
@@ -23,6 +24,7 @@ JOBS = "jobs/"
 FUNCTIONS = "functions/"
 DATA = "data/"
 INPUTS = "inputs/"
+SHUFFLE = "shuffle/"
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -94,6 +96,11 @@ class StageKeys:
         """Prefix of the group markers."""
         return f"{self._base}groups/"
 
+    @property
+    def all_outcomes(self) -> str:
+        """Prefix of the outcomes of all groups."""
+        return f"{self._base}outcomes/"
+
     def outcomes(self, group: int) -> str:
         """Prefix of the outcomes of one group."""
         return f"{self._base}outcomes/{group}/"
@@ -125,7 +132,7 @@ class StageKeys:
         import hashlib  # OpenSSL is slow to load, and only shuffle objects need it
 
         digit = hashlib.blake2s(f"{self.job}/{task}".encode(), digest_size=1).hexdigest()[0]
-        return f"shuffle/{digit}/{self.job}/{self.stage}/{task}.{execution}"
+        return f"{SHUFFLE}{digit}/{self.job}/{self.stage}/{task}.{execution}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +168,24 @@ class JobKeys:
         return f"{self.prefix}withdrawn"
 
     @property
+    def logs_wanted(self) -> str:
+        """Somebody wants to see what running tasks write."""
+        return f"{self.prefix}logs/wanted"
+
+    def live_logs(self, stage: int) -> str:
+        """Prefix of what the running tasks of a stage show.
+
+        Args:  stage: its number: the worker that writes these knows no name.
+        """
+        return f"{self.prefix}logs/{stage}/"
+
+    def live_log(self, stage: int, chunk: int) -> str:
+        """The tail of what the running task of a chunk has written."""
+        return f"{self.live_logs(stage)}{chunk}"
+
+    @property
     def shuffle_prefixes(self) -> tuple[str, ...]:
-        return tuple(f"shuffle/{digit:x}/{self.job}/" for digit in range(16))
+        return tuple(f"{SHUFFLE}{digit:x}/{self.job}/" for digit in range(16))
 
     def stage(self, stage: str) -> StageKeys:
         return StageKeys(self.job, stage)

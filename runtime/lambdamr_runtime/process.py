@@ -7,6 +7,7 @@ watches): files without a name and a page of shared memory, made before the fork
 import _signal  # type: ignore[import-not-found]  # has no stub
 import contextlib
 import gc
+import logging
 import mmap
 import os
 import random
@@ -43,21 +44,26 @@ class Running:
     deadline: float
     """On the monotonic clock, seconds; infinite for a task without a time limit."""
     execution: str
+    began_s: float = 0.0
+    """Seconds since the epoch."""
 
 
 class ProgressPage:
     """One page of shared memory that says which task runs; a write costs about a microsecond."""
 
-    _ROW = struct.Struct("<Qqqd16s")
+    _ROW = struct.Struct("<Qqqd16sd")
     _BEAT = struct.Struct("<d")
+    _ENDS = struct.Struct("<d")
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
         self._number = 0
+        self.limit(float("inf"))
 
     def begin(self, chunk: int, task: int, deadline: float, execution: str) -> None:
         self._number += 1
-        self._ROW.pack_into(self._page, 0, self._number, chunk, task, deadline, execution.encode())
+        stamp, now = execution.encode(), time.time()
+        self._ROW.pack_into(self._page, 0, self._number, chunk, task, deadline, stamp, now)
 
     def end(self) -> None:
         """Say that no task runs."""
@@ -65,10 +71,10 @@ class ProgressPage:
 
     def running(self) -> Running | None:
         """Return the running task, or None between tasks."""
-        number, chunk, task, deadline, execution = self._ROW.unpack_from(self._page)
+        number, chunk, task, deadline, execution, began = self._ROW.unpack_from(self._page)
         if not number or chunk < 0:
             return None
-        return Running(number, chunk, task, deadline, execution.rstrip(b"\0").decode())
+        return Running(number, chunk, task, deadline, execution.rstrip(b"\0").decode(), began)
 
     def beat(self) -> None:
         """Say that threads of the process run: none can while a C call holds the GIL."""
@@ -77,6 +83,14 @@ class ProgressPage:
     def beaten_s(self) -> float:
         """Return when that was last said, on the monotonic clock."""
         return float(self._BEAT.unpack_from(self._page, self._ROW.size)[0])
+
+    def limit(self, ends: float) -> None:
+        """Say until when the running event may last, on the monotonic clock."""
+        self._ENDS.pack_into(self._page, self._ROW.size + self._BEAT.size, ends)
+
+    def ends(self) -> float:
+        """Return until when the running event may last, on the monotonic clock."""
+        return float(self._ENDS.unpack_from(self._page, self._ROW.size + self._BEAT.size)[0])
 
     def resume(self) -> None:
         """Count on from what an earlier process wrote."""
@@ -164,6 +178,11 @@ class Output:
         os.ftruncate(self._fd, 0)
         return tail
 
+    def peek(self) -> tuple[int, bytes]:
+        """Return how many bytes were written since the last `take`, and the tail of them."""
+        size = os.fstat(self._fd).st_size
+        return size, os.pread(self._fd, LOG_BYTES, max(0, size - LOG_BYTES))
+
     def trim(self) -> None:
         """Free the disk of what no tail will hold: a task may print without end."""
         status = os.fstat(self._fd)
@@ -211,6 +230,8 @@ class Hygiene:
         self._recursion = sys.getrecursionlimit()
         self._signals = _handlers()
         self._threads = threading.active_count()
+        self._root_logger = logging.getLogger()
+        self._logging = (list(self._root_logger.handlers), self._root_logger.level)
 
     def begin(self) -> None:
         """Draw random seeds anew: forked and warm processes would all draw the same numbers."""
@@ -228,6 +249,10 @@ class Hygiene:
         sys.setrecursionlimit(self._recursion)
         gc.enable()
         signal.setitimer(signal.ITIMER_REAL, 0)  # else an alarm ends the next task
+        logger = self._root_logger
+        if (logger.handlers, logger.level) != self._logging:
+            logger.handlers[:] = self._logging[0]
+            logger.setLevel(self._logging[1])
         with contextlib.suppress(OSError):  # the folder of the start may be gone: stay
             os.chdir(self._cwd)
         if _encoded_environment() != self._encoded:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lambdamr_runtime.barrier import Report, Totals, finish_cancelled
+from lambdamr_runtime.barrier import Report, Totals, end_overdue, finish_cancelled
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
 from lambdamr_runtime.store import Store
@@ -23,12 +23,14 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
     if store.exists(keys.cancelled):
         finish_cancelled(store, keys)
         return 0
+    if end_overdue(store, manifest, now_s):
+        return 0
     if not any(stage.tasks for stage in manifest.stages):
         # Only its client could have ended it.
         report = Report("done", "", now_s, (Totals(),) * len(manifest.stages))
         store.create(keys.report, report.encode(), new_execution_id())
         return 0
-    run = _current_stage(store, manifest)
+    run = current_stage(store, manifest)
     events = [
         Event(manifest.job, run.index, lane, lane + 1, repair=True, sent_s=now_s)
         for lane in _open_lanes(store, run)
@@ -38,7 +40,7 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
     return len(events)
 
 
-def _current_stage(store: Store, manifest: Manifest) -> StageRun:
+def current_stage(store: Store, manifest: Manifest) -> StageRun:
     """Return the first stage with tasks whose successor has not been launched, or the last one."""
     for index in range(len(manifest.stages) - 1):
         run = StageRun.of(manifest, index)
