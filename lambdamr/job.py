@@ -117,7 +117,7 @@ class Job:
             yield from self._blocks_of(part)
 
     def _blocks_of(self, part: "Reduced | Mapped") -> Iterator[list[tuple[Any, Any]]]:
-        from lambdamr_runtime.mapreduce import part_blocks
+        from lambdamr_runtime.parts import part_blocks
 
         read = partial(self._job.backend.store.get_range, part.part)
         try:

@@ -57,8 +57,7 @@ def running_log(stage: "TrackedStage", task: int) -> bytes:
         found = _shown(store, job.keys, stage.run.index, chunk)
         if found is not None and found.task == task:
             return found.tail
-        with job.changed:
-            job.changed.wait_for(future.done, NEAR_LOOK_S / 4)
+        job.changed.wait_for(future.done, NEAR_LOOK_S / 4)
     return b""
 
 
@@ -86,9 +85,7 @@ def follow(futures: "Sequence[Future]") -> "Iterator[tuple[Future, str]]":
             if text:
                 yield future, text
         if left:
-            job = left[0].stage.job
-            with job.changed:
-                job.changed.wait_for(left[0].done, NEAR_LOOK_S)
+            left[0].stage.job.changed.wait_for(left[0].done, NEAR_LOOK_S)
 
 
 class Seen:

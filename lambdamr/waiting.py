@@ -126,4 +126,4 @@ def _help(futures: Sequence[Future], timeout: float | None, return_when: str) ->
 
 
 def _has_raised(future: Future) -> bool:
-    return not future.cancelled() and _BaseFuture.exception(future) is not None
+    return not future.cancelled() and future.exception() is not None

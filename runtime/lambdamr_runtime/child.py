@@ -40,8 +40,12 @@ from lambdamr_runtime.worker import Host, Worker
 STACK_SIGNAL = signal.SIGUSR2
 """Makes the child write its Python stacks, even inside a C call that holds the GIL."""
 
-STACK_PATIENCE_S = 0.3
-"""How long the parent waits for that."""
+STACK_PATIENCE_S = 1.0
+"""How long the parent waits for that; used up only where the process cannot answer, or the machine
+is overloaded."""
+
+STACK_LOOK_S = 0.01
+"""Time between two looks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Shared:
             if size and size == seen:
                 return
             seen = size
-            select.select((), (), (), STACK_PATIENCE_S / 30)
+            select.select((), (), (), STACK_LOOK_S)
 
     def take_stack(self) -> str:
         text = os.pread(self.stack.fileno(), LOG_BYTES, 0).decode("utf-8", "backslashreplace")
