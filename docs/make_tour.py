@@ -50,9 +50,7 @@ CELLS = [
     them as they arrive. `plan` takes the arguments of `map_reduce` and runs nothing.
     """,
     """
-    rows = lambdamr.csv(
-        flights, columns=["carrier", "arr_delay"], tuples=True, quoted_newlines=False
-    )
+    rows = lambdamr.csv(flights, columns=["carrier", "arr_delay"], tuples=True, quoted_newlines=False)
 
 
     def delays(row):
