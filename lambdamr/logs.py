@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lambdamr_runtime.keys import last_number
+from lambdamr_runtime.keys import JobKeys, last_number
 from lambdamr_runtime.limits import NEAR_LOOK_S
 from lambdamr_runtime.logs import LiveLog
 from lambdamr_runtime.store import local_path
 
 if TYPE_CHECKING:
     from lambdamr.futures import Future
-    from lambdamr.tracked import TrackedJob, TrackedStage
+    from lambdamr.tracked import TrackedStage
+    from lambdamr_runtime.store import Store
 
 ANSWER_S = 3 * NEAR_LOOK_S
 """How long a worker is given to show what its task has written."""
@@ -24,27 +25,36 @@ OVERLAP = 256
 """Bytes by which the end of what was seen is found again in the last tail."""
 
 
-def answers(job: "TrackedJob") -> bool:
-    """Whether workers of a job show the logs of running tasks."""
-    return local_path(job.backend.store.root) is not None
+def answers(store: "Store") -> bool:
+    """Whether the workers of jobs in a store show the logs of running tasks."""
+    return local_path(store.root) is not None
 
 
-def ask(job: "TrackedJob") -> None:
+def ask(store: "Store", keys: JobKeys) -> None:
     """Have the workers of a job show the logs of running tasks from now on."""
-    if not job.backend.store.exists(job.keys.logs_wanted):
-        job.backend.store.put(job.keys.logs_wanted, b"")
+    if not store.exists(keys.logs_wanted):
+        store.put(keys.logs_wanted, b"")
+
+
+def shown_logs(store: "Store", keys: JobKeys, stage: int) -> Iterator[tuple[int, LiveLog]]:
+    """Yield what workers have shown of the tasks of a stage: (chunk, log)."""
+    for entry in list(store.list(keys.live_logs(stage))):
+        chunk = last_number(entry.key)
+        found = _shown(store, keys, stage, chunk)
+        if found is not None:
+            yield chunk, found
 
 
 def running_log(stage: "TrackedStage", task: int) -> bytes:
     """Return the tail of what a task that is not done has written; b"" where it does not run."""
-    job = stage.job
-    if not answers(job):
+    job, store = stage.job, stage.job.backend.store
+    if not answers(store):
         return b""
-    ask(job)
+    ask(store, job.keys)
     future, chunk = stage.futures[task], stage.run.plan.chunk_of(task)
     deadline = monotonic() + ANSWER_S
     while not future.done() and monotonic() < deadline:
-        found = _shown(stage, chunk)
+        found = _shown(store, job.keys, stage.run.index, chunk)
         if found is not None and found.task == task:
             return found.tail
         job.changed.wait_for(future.done, NEAR_LOOK_S / 4)
@@ -59,11 +69,11 @@ def follow(futures: "Sequence[Future]") -> "Iterator[tuple[Future, str]]":
 
     Yields:  (future, text).
     """
-    seen = {future: _Seen() for future in futures}
+    seen = {future: Seen() for future in futures}
     left = list(seen)
     for job in {id(future.stage.job): future.stage.job for future in left}.values():
-        if answers(job):
-            ask(job)
+        if answers(job.backend.store):
+            ask(job.backend.store, job.keys)
     while left:
         for future, log in _news(left):
             text = seen[future].running(log)
@@ -78,7 +88,7 @@ def follow(futures: "Sequence[Future]") -> "Iterator[tuple[Future, str]]":
             left[0].stage.job.changed.wait_for(left[0].done, NEAR_LOOK_S)
 
 
-class _Seen:
+class Seen:
     """What was yielded of one task."""
 
     def __init__(self) -> None:
@@ -108,18 +118,16 @@ def _news(futures: "Sequence[Future]") -> "Iterator[tuple[Future, LiveLog]]":
     """Yield the tails that workers show of those among *futures* that run."""
     wanted = set(futures)
     for stage in {id(future.stage): future.stage for future in futures}.values():
-        store, index = stage.job.backend.store, stage.run.index
-        for entry in list(store.list(stage.job.keys.live_logs(index))):
-            chunk = last_number(entry.key)
-            found = _shown(stage, chunk) if chunk in stage.missing else None
-            if found is not None and stage.futures[found.task] in wanted:
+        job, index = stage.job, stage.run.index
+        for chunk, found in shown_logs(job.backend.store, job.keys, index):
+            if chunk in stage.missing and stage.futures[found.task] in wanted:
                 yield stage.futures[found.task], found
 
 
-def _shown(stage: "TrackedStage", chunk: int) -> LiveLog | None:
-    key = stage.job.keys.live_log(stage.run.index, chunk)
+def _shown(store: "Store", keys: JobKeys, stage: int, chunk: int) -> LiveLog | None:
+    key = keys.live_log(stage, chunk)
     try:
-        return LiveLog.decode(stage.job.backend.store.get(key), key)
+        return LiveLog.decode(store.get(key), key)
     except FileNotFoundError:
         return None
 

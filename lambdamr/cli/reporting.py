@@ -1,8 +1,9 @@
 """`lambdamr show, status, logs`: one job, whether it has ended or not."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from lambdamr.cli.asking import job_and_root, job_argument, jobs_like, root_opti
 from lambdamr.cli.showing import age, json_option, say, show, state, table
 
 if TYPE_CHECKING:
+    from lambdamr.logs import Seen
     from lambdamr.looking import JobLook, StageLook, TaskLook
     from lambdamr.planning.cost import Cost
     from lambdamr_runtime.store import Store
@@ -103,7 +105,7 @@ def logs(
     """Print what tasks printed.
 
     Their stdout and stderr, and the errors of those that failed. Of each task the last 64 KiB are
-    kept; tasks are shown when their chunk has ended.
+    kept; tasks are shown when their chunk has ended, on this machine with --follow while they run.
 
     \b
     Examples:
@@ -123,23 +125,52 @@ def logs(
 
 
 def _logs(store: "Store", job: str, follow: bool) -> "Iterator[TaskLook]":
-    """Yield the tasks that have something to say, each once."""
+    """Yield the tasks that have something to say: each once, or piece by piece while they run."""
+    from lambdamr.logs import Seen, answers, ask
     from lambdamr.looking import look
     from lambdamr.polling import next_pause
-    from lambdamr_runtime.limits import POLL_FIRST_S
+    from lambdamr_runtime.keys import JobKeys
+    from lambdamr_runtime.limits import NEAR_LOOK_S, POLL_FIRST_S
 
     told: set[tuple[str, int]] = set()
+    seen: dict[tuple[str, int], Seen] = defaultdict(Seen)
+    live = follow and answers(store)
+    if live:
+        ask(store, JobKeys(job))
     begun, pause = time.monotonic(), POLL_FIRST_S
     while True:
         found = look(store, job)
         for each in (task for stage in found.stages for task in stage.tasks):
             if (each.stage, each.task) not in told:
                 told.add((each.stage, each.task))
-                yield each
+                left = seen[each.stage, each.task].ended(each.log.encode())
+                if left or each.error:
+                    yield replace(each, log=left)
         if found.state.is_over or not follow:
             return
-        time.sleep(pause)
+        if live:
+            yield from _running(store, found, told, seen)
+        time.sleep(NEAR_LOOK_S if live else pause)
         pause = next_pause(pause, time.monotonic() - begun)
+
+
+def _running(
+    store: "Store",
+    found: "JobLook",
+    told: set[tuple[str, int]],
+    seen: "dict[tuple[str, int], Seen]",
+) -> "Iterator[TaskLook]":
+    """Yield the lines that running tasks have written since the last look."""
+    from lambdamr.logs import shown_logs
+    from lambdamr.looking import TaskLook
+    from lambdamr_runtime.keys import JobKeys
+
+    for index, stage in enumerate(found.manifest.stages):
+        for _, log in shown_logs(store, JobKeys(found.manifest.job), index):
+            task = (stage.name, log.task)
+            text = "" if task in told else seen[task].running(log)
+            if text:
+                yield TaskLook(*task, error="", log=text)
 
 
 def _log_text(each: "TaskLook", alone: bool) -> str:
