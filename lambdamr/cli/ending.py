@@ -67,8 +67,8 @@ def retry(job: str, root: str | None, as_json: bool) -> int:
     now = summary(store, job)
     if not now.is_settled:
         raise JobRunning(
-            f"Job {job} is {now.state}. `lambdamr result {job} --wait` waits for its end, and goes on "
-            "with it where its program is gone."
+            f"Job {job} is {now.state}. `lambdamr result {job} --wait` waits for its end, and goes "
+            "on with it where its program is gone."
         )
     found = attach(job, root=store.root)
     again = found.retry_failed()
