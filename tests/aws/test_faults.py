@@ -99,7 +99,7 @@ def test_a_missing_key_may_be_forbidden(cloud: Cloud) -> None:
         with pytest.raises(FileNotFoundError):
             store.get("nothing")
         assert not store.exists("nothing")
-        with pytest.raises(StoreError, match="403|Forbidden|permission"):
+        with pytest.raises(StoreError, match=r"403|Forbidden|permission"):
             store.put("something", b"")
 
 
