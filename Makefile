@@ -2,7 +2,7 @@
 #
 #   make demo     count the words of a novel with map_reduce, on this machine
 #   make test     the tests
-#   make check    format, lint, types
+#   make check    format, lint, types, the documents' site
 #   make bench    speed against the targets and the peers (BENCH="--quick" for a short run,
 #                 BENCH_ENGINE="--mb 256 --large" for a long one of map_reduce)
 #   make clean    remove environments and caches
@@ -34,6 +34,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks.foundation $(BENCH)

@@ -7,6 +7,7 @@
 """
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from lambdamr.executor import Executor
@@ -128,3 +129,7 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "joblib" in sys.modules:  # else `import lambdamr.joblib` does it
+    import lambdamr.joblib  # noqa: F401 - registers the backend

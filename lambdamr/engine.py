@@ -22,6 +22,8 @@ class Engine:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.poller = Poller(backend)
+        self.closed = threading.Event()
+        """Set when the workers have been stopped."""
         self._known: set[str] = set()
         backend.connect(self.poller)
 
@@ -125,6 +127,7 @@ class Engine:
     def _close(self) -> None:
         self.backend.close()
         _engines.discard(self)
+        self.closed.set()
 
     def stop_with(self, executor: object) -> None:
         """Stop when nobody has the executor any more, and see that the program's end waits."""

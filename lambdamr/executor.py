@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lambdamr.engine import Engine
     from lambdamr.inputs import Input
     from lambdamr.job import Job
+    from lambdamr.strict import ConcurrentExecutor
     from lambdamr.submission import StageDraft
     from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.reducers import Reducer
@@ -285,6 +286,28 @@ class Executor:
         engine.backend.store.put(key, data)
         return Data(key, len(data), frozenset(packer.modules))
 
+    def upload(self, path: str | os.PathLike[str]) -> str:
+        """Return a URI by which workers read a local file, as an input of `map_reduce`.
+
+        Workers of this machine read it where it is. For others it is copied under the root, once:
+        it is named by the hash of what it holds.
+
+        Raises:  InputNotFound: there is no such file.
+        """
+        from lambdamr.uploading import upload
+
+        return upload(self.engine().backend.store, path)
+
+    def as_concurrent(self) -> "ConcurrentExecutor":
+        """Return a strict `concurrent.futures.Executor` that runs its calls here.
+
+        Its `map` yields results, as the standard library's does. Each call makes a view of its own,
+        whose `shutdown` leaves this executor as it is.
+        """
+        from lambdamr.strict import ConcurrentExecutor
+
+        return ConcurrentExecutor(self)
+
     # --- the end -------------------------------------------------------------------------------
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and stop the workers when what is outstanding has ended.
@@ -383,6 +406,10 @@ class Executor:
                 self._engine = Engine(self._make_backend())
                 self._engine.stop_with(self)
             return self._engine
+
+    def begun(self) -> "Engine | None":
+        """Return what runs this executor's jobs, None before the first."""
+        return self._engine
 
     def _make_backend(self) -> "Backend":
         if self._given_backend is not None:

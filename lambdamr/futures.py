@@ -90,6 +90,16 @@ class Future(_BaseFuture[Any]):
         left = self._stage.help_until(self.done, timeout)
         return super().result(left)
 
+    def take(self, timeout: float | None = None) -> Any:
+        """Return the task's value and forget it, for the last one who wants it; raises as `result`.
+
+        What a long iteration has yielded would stay in memory else.
+        """
+        value = self.result(timeout)
+        with self._condition:
+            self._result = None
+        return value
+
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the task's exception, None if it has a value; raises as `result` otherwise."""
         left = self._stage.help_until(self.done, timeout)

@@ -152,7 +152,9 @@ class _Pool:
         """Queue an event, and start it at once if a worker is free or may be started."""
         with self._lock:
             if self._closing:
-                raise RuntimeError("The workers of this executor have been stopped.")
+                raise RuntimeError(
+                    "cannot schedule new futures: the workers of this executor have been stopped"
+                )
             if self._thread is None:
                 self._start_thread()
             self._queue.append(event)

@@ -23,6 +23,7 @@ JOBS = "jobs/"
 FUNCTIONS = "functions/"
 DATA = "data/"
 SHUFFLE = "shuffle/"
+INPUTS = "inputs/"
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -54,6 +55,11 @@ def function_key(sha: str) -> str:
 
 def data_key(sha: str) -> str:
     return f"{DATA}{sha}"
+
+
+def input_key(sha: str, name: str) -> str:
+    """Of an uploaded file: the name tells what is in it, by its suffix."""
+    return f"{INPUTS}{sha}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
