@@ -95,6 +95,11 @@ class StageKeys:
         """Prefix of the group markers."""
         return f"{self._base}groups/"
 
+    @property
+    def all_outcomes(self) -> str:
+        """Prefix of the outcomes of all groups."""
+        return f"{self._base}outcomes/"
+
     def outcomes(self, group: int) -> str:
         """Prefix of the outcomes of one group."""
         return f"{self._base}outcomes/{group}/"
