@@ -361,7 +361,7 @@ class Poller:
         plan, keys = stage.run.plan, stage.run.keys
         groups = {plan.group_of(chunk) for chunk in stage.missing}
         pages = (plan.chunks - len(stage.missing)) // LIST_PAGE + 1
-        if pages < len(groups):
+        if pages < len(groups) and not self._backend.hints:  # a directory has no pages
             return [keys.all_outcomes]
         return [keys.outcomes(group) for group in groups]
 
