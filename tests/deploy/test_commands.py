@@ -91,7 +91,8 @@ def test_what_cannot_be_done_is_a_line_and_a_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A user's error is told without a traceback, before anything is made."""
-    assert main(arguments) == status
+    command, *options = arguments
+    assert main([command, "--name", site.names.deployment, *options]) == status
     captured = capsys.readouterr()
     assert said in captured.err
     assert "Traceback" not in captured.err

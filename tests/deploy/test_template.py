@@ -13,9 +13,9 @@ OPTIONS = Options(memory_mb=1024, read=("s3://logs/2026/",), tags=(("team", "x")
 
 
 def test_a_stack_is_what_would_be_deployed(site: Site, tmp_path: Path) -> None:
-    """After the stack is made there is nothing to deploy but the records.
-
-    The emulator knows no RecursiveLoop in templates, which AWS has; so that is left to be done.
+    """After the stack is made there is nothing to deploy but the records, and what the emulator
+    leaves out of a template: RecursiveLoop, lifecycle and tags of buckets. The settings of events
+    it keeps under $LATEST apart from those of the function, which are one on AWS.
     """
     planned = plan_for_template(site.cloud, site.names, OPTIONS, lambda settings: site.layer)
     resources = [step.resource for step in planned.steps]
@@ -36,13 +36,23 @@ def test_a_stack_is_what_would_be_deployed(site: Site, tmp_path: Path) -> None:
     )
     left = changed(site.plan(OPTIONS).steps)
     assert actions(left) == [
+        (Action.UPDATE, "bucket"),
         (Action.UPDATE, "function"),
         (Action.UPDATE, "function"),
         (Action.CREATE, "record"),
         (Action.CREATE, "profile"),
     ]
-    differences = {change.field for step in left for change in step.changes}
-    assert differences == {"recursion_allowed"}
+    bucket_left, *functions_left = ({it.field for it in step.changes} for step in left[:3])
+    assert bucket_left == {"expiries", "abort_uploads_days", "tags"}
+    events = {"recursion_allowed", "retries", "event_age_s", "on_failure"}
+    assert all(fields <= events for fields in functions_left)
+    settings = site.root_client("lambda").get_function_event_invoke_config(
+        FunctionName=site.names.worker, Qualifier="$LATEST"
+    )
+    assert settings["MaximumRetryAttempts"] == 0
+    assert settings["MaximumEventAgeInSeconds"] == 3600
+    destination = settings["DestinationConfig"]["OnFailure"]["Destination"]
+    assert destination == site.names.function_arn(site.names.supervisor)
     stacks.delete_stack(StackName=site.names.base)
 
 
@@ -68,6 +78,12 @@ def test_a_template_has_every_setting(site: Site) -> None:
     encryption = made["Bucket"]["Properties"]["BucketEncryption"]
     (rule,) = encryption["ServerSideEncryptionConfiguration"]
     assert rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"] == options.kms_key
+    rules = made["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
+    assert days["lambdamr/jobs/"] == 14
+    assert days["lambdamr/functions/"] == 90
+    assert rules[-1]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    assert made["Bucket"]["Properties"]["Tags"] == made["Role"]["Properties"]["Tags"]
     assert json.loads(json.dumps(made)) == made
 
 
