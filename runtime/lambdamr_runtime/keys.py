@@ -22,8 +22,8 @@ from lambdamr_runtime.errors import CorruptObject
 JOBS = "jobs/"
 FUNCTIONS = "functions/"
 DATA = "data/"
-INPUTS = "inputs/"
 SHUFFLE = "shuffle/"
+INPUTS = "inputs/"
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -94,6 +94,11 @@ class StageKeys:
     def groups(self) -> str:
         """Prefix of the group markers."""
         return f"{self._base}groups/"
+
+    @property
+    def all_outcomes(self) -> str:
+        """Prefix of the outcomes of all groups."""
+        return f"{self._base}outcomes/"
 
     def outcomes(self, group: int) -> str:
         """Prefix of the outcomes of one group."""
