@@ -6,6 +6,7 @@ there, so that a function which runs proves that the zip and the layer are compl
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -82,13 +83,11 @@ class Ministack:
 
     def session(self, credentials: Credentials = ROOT, region: str = REGION) -> Any:
         """Return a boto3 session of a principal; its clients need `endpoint_url=`."""
-        import boto3
-
-        return boto3.Session(credentials.access_key, credentials.secret_key, region_name=region)
+        return _session(credentials, region)
 
     def client(self, service: str, credentials: Credentials = ROOT, region: str = REGION) -> Any:
         """Return a boto3 client of a principal."""
-        return self.session(credentials, region).client(service, endpoint_url=self.endpoint)
+        return _client(service, credentials, region, self.endpoint)
 
     def user(self, name: str, policy: Mapping[str, Any]) -> Credentials:
         """Make a user with exactly one policy and MISNAMED; one of that name is made anew."""
@@ -115,6 +114,31 @@ class Ministack:
         """Remove everything in it."""
         request = urllib.request.Request(f"{self.endpoint}/_ministack/reset", method="POST")
         urllib.request.urlopen(request, timeout=START_S).close()
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return what reads botocore's descriptions of services, each once: 0.1 s a time otherwise."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader(None)
+
+
+@functools.cache
+def _session(credentials: Credentials, region: str) -> Any:
+    import boto3
+    import botocore.session
+
+    core = botocore.session.Session()
+    core.register_component("data_loader", _loader())
+    return boto3.Session(
+        credentials.access_key, credentials.secret_key, region_name=region, botocore_session=core
+    )
+
+
+@functools.cache
+def _client(service: str, credentials: Credentials, region: str, endpoint: str) -> Any:
+    return _session(credentials, region).client(service, endpoint_url=endpoint)
 
 
 @contextlib.contextmanager

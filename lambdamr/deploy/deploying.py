@@ -19,9 +19,9 @@ from lambdamr.deploy.packaging import (
     Archive,
     Package,
     Target,
-    build_code,
     build_layer,
     check_size,
+    installed_code,
     pinned,
 )
 from lambdamr.deploy.planner import Action, Step, plan_deploy, plan_undeploy
@@ -67,7 +67,7 @@ def plan(cloud: Cloud, names: Names, options: Options, build: BuildLayer = layer
     state = read_state(keepers, root, given_role=bool(options.role))
     settings = settle(options, names, state, tls_only=cloud.uses_tls())
     _check_bucket(keepers, settings)
-    code = build_code()
+    code = installed_code()
     layer = (kept_layer(state, settings) if options.requirements is None else None) or build(
         settings
     )
@@ -111,7 +111,7 @@ def plan_for_template(
     A template is for people who may not look; what it holds is what the options say.
     """
     settings = settle(options, names, State(), tls_only=cloud.uses_tls())
-    code, layer = build_code(), build(settings)
+    code, layer = installed_code(), build(settings)
     check_size(code, layer)
     steps = plan_deploy(cloud_resources(names, settings, code, layer), State())
     return Plan(names, settings, steps, (), code, layer)

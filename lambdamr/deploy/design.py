@@ -1,6 +1,5 @@
 """From settings to resources: what a deployment consists of. Pure."""
 
-from lambdamr.deploy.functions import code_sha
 from lambdamr.deploy.models import (
     Bucket,
     Expiry,
@@ -20,7 +19,7 @@ from lambdamr.deploy.settings import Settings
 from lambdamr.deploy.state import ROOT_VARIABLE, WORKER_VARIABLE
 from lambdamr.deploy.storing import record_uri
 from lambdamr.deployment import Deployment, profile_path
-from lambdamr_runtime.keys import DATA, FUNCTIONS, JOBS, SHUFFLE
+from lambdamr_runtime.keys import DATA, FUNCTIONS, INPUTS, JOBS, SHUFFLE
 from lambdamr_runtime.limits import (
     ABORT_UPLOADS_DAYS,
     EVENT_AGE_S,
@@ -106,6 +105,7 @@ def _bucket(names: Names, settings: Settings, tags: Pairs) -> Bucket:
         SHUFFLE: EXPIRE_JOBS_DAYS,
         FUNCTIONS: EXPIRE_SHARED_DAYS,
         DATA: EXPIRE_SHARED_DAYS,
+        INPUTS: EXPIRE_SHARED_DAYS,
     }
     return Bucket(
         name=names.bucket,
@@ -188,7 +188,7 @@ def _function(
     memory_mb, timeout_s, tmp_mb = sizes
     return Function(
         name=name,
-        code_sha=code_sha(code.data),
+        code_sha=code.sha,
         layer_sha=layer.sha,
         role=settings.role or names.role_arn,
         handler=handler,

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from lambdamr.deploy.aws import Cloud
 from lambdamr.deploy.deploying import BuildLayer, plan
-from lambdamr.deploy.functions import code_sha
 from lambdamr.deploy.models import Change, Function
 from lambdamr.deploy.naming import Names
-from lambdamr.deploy.packaging import Archive, Package, build_code, pinned
+from lambdamr.deploy.packaging import Archive, Package, installed_code, pinned
 from lambdamr.deploy.permissions import canonical, role_policy
 from lambdamr.deploy.planner import Action
 from lambdamr.deploy.settings import Options, Settings
@@ -97,7 +96,7 @@ def _versions(patient: Patient) -> Iterator[Finding]:
             f"The runtime speaks wire version {deployment.wire}, this client {WIRE_VERSION}.",
             patient.deploy,
         )
-    if patient.state.worker and patient.state.worker.code_sha != code_sha(build_code().data):
+    if patient.state.worker and patient.state.worker.code_sha != installed_code().sha:
         yield bad("The deployed code is not that of this client.", patient.deploy)
     yield from _packages(patient, deployment)
 

@@ -165,7 +165,7 @@ def deployer_policy(
     """
     statements = [
         *_storing(names),
-        *(_access(names, root.uri + "/", _OBJECTS) if root.bucket != names.bucket else ()),
+        *(_given_bucket(names, root) if root.bucket != names.bucket else ()),
         *_functions(names),
         *_logs(names),
         *(_roles(names) if with_role else ()),
@@ -176,6 +176,15 @@ def deployer_policy(
     return _document(*statements)
 
 
+def _given_bucket(names: Names, root: Root) -> list[Document]:
+    """What the record, and a removal with --delete-data, need in a bucket that is not ours."""
+    looks = ["s3:GetBucketLocation", "s3:ListBucketMultipartUploads"]
+    return [
+        _allow(looks, [names.bucket_arn(root.bucket)]),
+        *_access(names, f"{root.uri}/", _OBJECTS),
+    ]
+
+
 def _storing(names: Names) -> list[Document]:
     bucket = names.bucket_arn(names.bucket)
     settings = ("BucketPublicAccessBlock", "EncryptionConfiguration", "LifecycleConfiguration")
@@ -184,6 +193,7 @@ def _storing(names: Names) -> list[Document]:
             [
                 "s3:CreateBucket",
                 "s3:DeleteBucket",
+                "s3:GetBucketLocation",
                 "s3:ListBucket",
                 "s3:ListBucketMultipartUploads",
                 "s3:GetBucketPolicy",

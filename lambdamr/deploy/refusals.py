@@ -61,7 +61,6 @@ _TOO_MANY = frozenset(
 )
 
 _ACTIONS = {
-    "s3:HeadBucket": "s3:ListBucket",
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
     "s3:DeleteObjects": "s3:DeleteObject",

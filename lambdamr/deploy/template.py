@@ -163,6 +163,7 @@ def _function(function: Function, code: Archive, with_role: bool) -> Json:
     after = [_logs_id(function.name), *(["Role"] if with_role else [])]
     properties: Json = {
         "FunctionName": function.name,
+        "Description": f"{DESCRIPTION}{function.code_sha}",
         "Code": _stored(code, "runtime"),
         "Role": function.role,
         "Handler": function.handler,
