@@ -2,15 +2,21 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = ROOT / "runtime" / "lambdamr_runtime"
 
 ON_REQUEST = {"dill"}
 """Imported only where the user names it, who then has to add it."""
+
+PLATFORM = {"botocore"}
+"""In Lambda's own Python: the signer of what a worker launches, imported when it does."""
 
 
 NEEDED = {"typing_extensions"}
@@ -37,7 +43,7 @@ def imported() -> set[str]:
 
 def test_the_layer_has_what_the_runtime_imports() -> None:
     """The runtime imports the layer's packages, all of them and no others: never the client."""
-    assert imported() - ON_REQUEST == layer() - NEEDED
+    assert imported() - ON_REQUEST - PLATFORM == layer() - NEEDED
 
 
 def test_the_layer_is_pinned() -> None:
@@ -46,17 +52,24 @@ def test_the_layer_is_pinned() -> None:
     assert all("==" in line for line in lines if line and not line.startswith("#"))
 
 
-def test_a_cold_start_loads_two_packages() -> None:
-    """Importing the handler, where there is no client, loads the standard library, obstore and
-    cloudpickle alone.
+@pytest.mark.parametrize("module", ["handler", "function"])
+def test_a_cold_start_loads_two_packages(module: str) -> None:
+    """Importing the local handler or the function of Lambda, where there is no client, loads the
+    standard library, obstore and cloudpickle alone.
     """
     program = (
         "import sys, json; sys.modules['lambdamr'] = None; before = set(sys.modules)\n"
-        "import lambdamr_runtime.handler\n"
+        f"import lambdamr_runtime.{module}\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))"
     )
+    environment = {
+        **os.environ,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+        "LAMBDAMR_WORKER": "worker",
+    }
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
     loaded = set(json.loads(run.stdout)) - set(sys.stdlib_module_names)
     assert loaded == {"lambdamr_runtime", "obstore", "cloudpickle"}
