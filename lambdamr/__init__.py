@@ -10,8 +10,11 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from lambdamr.data import Data
 from lambdamr.executor import Executor
-from lambdamr.futures import Data, Future, Futures, TaskStats, as_completed, get_all_results, wait
+from lambdamr.futures import Future, Futures
+from lambdamr.stats import TaskStats
+from lambdamr.waiting import as_completed, get_all_results, wait
 from lambdamr_runtime import __version__
 from lambdamr_runtime.errors import (
     ArgumentNotSerializable,
@@ -45,14 +48,16 @@ from lambdamr_runtime.errors import (
 
 if TYPE_CHECKING:
     from lambdamr import reducers
+    from lambdamr.asynchronous import as_completed_async
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
     from lambdamr.deleting import delete
     from lambdamr.failures import Failure
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
-    from lambdamr.job import Job, JobReport
+    from lambdamr.job import Job
     from lambdamr.planning.cost import Cost
     from lambdamr.planning.plan import Plan
+    from lambdamr.reports import JobReport
     from lambdamr.stragglers import Straggler
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -61,8 +66,9 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _LOADED_ON_USE = {
     "Cost": "lambdamr.planning.cost",
     "Job": "lambdamr.job",
-    "JobReport": "lambdamr.job",
+    "JobReport": "lambdamr.reports",
     "Plan": "lambdamr.planning.plan",
+    "as_completed_async": "lambdamr.asynchronous",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
     "delete": "lambdamr.deleting",
@@ -119,6 +125,7 @@ __all__ = [
     "UnwritablePair",
     "__version__",
     "as_completed",
+    "as_completed_async",
     "attach",
     "blocks",
     "clean",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lambdamr import progress as bars
 from lambdamr.config import absolute_root, load_config
-from lambdamr.futures import Data, Future, Futures, Progress
-from lambdamr.options import CallOptions, ErrorTypes, check_positive
+from lambdamr.data import Data
+from lambdamr.futures import Future, Futures, Progress
+from lambdamr.options import CallOptions, ErrorTypes, as_count, as_seconds
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -70,8 +71,6 @@ class Executor:
         include_modules: str | Sequence[str] = (),
         exclude_modules: str | Sequence[str] = (),
     ) -> None:
-        check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
-        check_positive(concurrency=concurrency)
         if serializer not in SERIALIZERS:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
         if serializer == "dill" and find_spec("dill") is None:
@@ -80,10 +79,10 @@ class Executor:
         backend = config.backend if backend is None else backend
         if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
-        self._workers = workers or config.workers
-        self._memory_mb = memory_mb or config.memory_mb or 0
-        self._timeout_s = timeout_s or config.timeout_s
-        self._concurrency = concurrency
+        self._workers = as_count("workers", workers) or config.workers
+        self._memory_mb = as_count("memory_mb", memory_mb) or config.memory_mb or 0
+        self._timeout_s = as_seconds("timeout_s", timeout_s) or config.timeout_s
+        self._concurrency = as_count("concurrency", concurrency)
         self._progress = config.progress if progress is None else progress
         self._root = config.root if root is None else absolute_root(os.fspath(root))
         self._is_placed = root is not None
@@ -190,8 +189,7 @@ class Executor:
         values = list(futures)
         _check_callable(fn)
         options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
-        if arity < 2:
-            raise ValueError(f"arity must be >= 2, got {arity}")
+        arity = as_count("arity", arity, least=2) or DEFAULT_ARITY
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
         from lambdamr.folding import fold_drafts
@@ -211,6 +209,7 @@ class Executor:
         sort_key: Callable[[Any], Any] | None = None,
         spill_share: float | None = None,
         merge_width: int | None = None,
+        compress: bool | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         max_failures: int | float = 0,
@@ -233,7 +232,8 @@ class Executor:
                   reducer(key, values), which returns the key's value, or, as a generator, yields
                   (key, value) pairs. values is an iterator, to be read once. None: the mapper's
                   pairs, in order, are the output.
-                  reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  reducers: partitions of the keys, >= 1; None: as many as workers, or map tasks
+                  where these are fewer, and more where a partition would outgrow a worker.
                   combiner: combiner(key, values) -> value, which replaces any number of a plain
                   reducer's values before they travel; or one of `lambdamr.reducers` that can.
                   partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
@@ -243,6 +243,8 @@ class Executor:
                   spill_share: share of a worker's free memory that a task's data may fill before
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
+                  compress: whether what travels from mappers to reducers is compressed (zstd);
+                  None: where it goes over a network, and not in a local directory.
                   retries, retry_on, timeout_s: of each task, as of `map`.
                   max_failures: map tasks that may fail, or their share if a float below 1: their
                   input is left out, the receipts cover the rest, and the report says "partial".
@@ -262,10 +264,10 @@ class Executor:
                   ValueError: options; an output that holds something, is read by the job, or holds
                   what it reads.
         """
-        from lambdamr.job import Job, KeyOptions, map_reduce_drafts
+        from lambdamr.drafts import KeyOptions, map_reduce_drafts
+        from lambdamr.job import Job
         from lambdamr.output import as_output
 
-        check_positive(reducers=reducers)
         call = CallOptions(
             retries,
             retry_on,
@@ -282,8 +284,8 @@ class Executor:
             reducer,
             engine.backend,
             KeyOptions(
-                reducers or engine.backend.workers, combiner, partitioner, sort_key,
-                spill_share, merge_width,
+                as_count("reducers", reducers), combiner, partitioner, sort_key,
+                spill_share, merge_width, compress,
             ),
             call,
             destination,
@@ -415,7 +417,7 @@ class Executor:
         from lambdamr_runtime.work import Call
 
         _check_callable(fn)
-        check_positive(chunksize=chunksize)
+        chunksize = as_count("chunksize", chunksize)
         allowed = options.allowed_failures(len(args))
         engine = self.engine()
         if not args:
@@ -445,7 +447,7 @@ class Executor:
     def bars(self) -> "Progress | None":
         """Return what shows bars while waiting, or None where nobody watches."""
         wanted = bars.is_watched() if self._progress is None else self._progress
-        return bars.wait_with_bars if wanted else None
+        return bars.progress_here() if wanted else None
 
     def engine(self) -> "Engine":
         """Return what runs this executor's jobs; made on first use."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
-    from lambdamr.futures import Future, TaskStats
+    from lambdamr.futures import Future
+    from lambdamr.stats import TaskStats
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,7 +38,7 @@ class Failure:
         """
         from lambdamr.arguments import input_of
 
-        stage = self.future._stage
+        stage = self.future.stage
         return input_of(stage.job.backend.store, stage.run, self.task)
 
     @property
@@ -65,7 +66,7 @@ def failures_of(futures: "Iterable[Future]") -> list[Failure]:
     return [
         Failure(
             future.job_id,
-            future._stage.run.stage.name,
+            future.stage.run.stage.name,
             future.task,
             error,
             future.logs(),

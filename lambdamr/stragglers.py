@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lambdamr.futures import TaskStats
+    from lambdamr.stats import TaskStats
 
 SLOW_MULTIPLE = 3.0
 """A task is a straggler from this multiple of the median on."""
@@ -49,6 +48,8 @@ def find_stragglers(
              multiple: of the median, >= 1.  floor_s: least seconds above the median, >= 0.
     Raises:  ValueError: multiple or floor_s out of its range.
     """
+    from statistics import median  # 8 ms, which `import lambdamr` would pay
+
     if not multiple >= 1:
         raise ValueError(f"multiple must be >= 1, got {multiple}")
     if not floor_s >= 0:

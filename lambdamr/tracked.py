@@ -3,6 +3,7 @@
 import enum
 import logging
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
@@ -12,9 +13,11 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
-from lambdamr.futures import HELP_PAUSE_S, Future, TaskStats
+from lambdamr.futures import HELP_PAUSE_S, Future
+from lambdamr.stats import ChunkStats, TaskStats
+from lambdamr.threads import Signal
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
+from lambdamr_runtime.wire import CLIENT, OURS, Frame, FrameKind, Manifest, Outcome
 
 if TYPE_CHECKING:
     from lambdamr.engine import Engine
@@ -76,6 +79,8 @@ class TrackedStage:
         """Tasks whose cancellation is decided."""
         self.failed = 0
         """Tasks that have failed or were cancelled: counted when their futures say so too."""
+        self.ran: dict[int, ChunkStats] = {}
+        """How each chunk ran that has an outcome; none of those that the client cancelled."""
         self.spent = Spent()
 
     @property
@@ -96,6 +101,15 @@ class TrackedStage:
         """Tasks that have ended, as far as whole chunks tell."""
         return len(self.futures) - self.job.pending[self.run.index]
 
+    def value_of_ours(self, task: int) -> object:
+        """Return what a map, reduce or final task made, one of our records; None where it has no
+        value, and of the user's own tasks.
+        """
+        future = self.futures[task]
+        if self.run.stage.kind not in OURS or not future.done() or future.cancelled():
+            return None
+        return future.result() if future.exception() is None else None
+
     def is_covered_by(self, futures: Sequence[Future]) -> bool:
         """Whether *futures* are all of this stage's, in order."""
         return len(futures) == len(self.futures) and all(map(operator.is_, futures, self.futures))
@@ -111,8 +125,7 @@ class TrackedStage:
             return self.job.pending[self.run.index] == 0 or (stop_on_error and self.failed > 0)
 
         left = self.help_until(is_over, timeout)
-        with self.job.changed:
-            return self.job.changed.wait_for(is_over, left)
+        return self.job.changed.wait_for(is_over, left)
 
     def help_until(self, is_over: Callable[[], bool], timeout: float | None) -> float | None:
         """In a nested job: run queued chunks in this thread until *is_over* or the time is up.
@@ -124,8 +137,7 @@ class TrackedStage:
         deadline = None if timeout is None else monotonic() + timeout
         while not is_over() and (deadline is None or monotonic() < deadline):
             self.job.poller.help(self.job_id)
-            with self.job.changed:
-                self.job.changed.wait_for(is_over, HELP_PAUSE_S)
+            self.job.changed.wait_for(is_over, HELP_PAUSE_S)
         return None if deadline is None else max(0.0, deadline - monotonic())
 
     def cancel(self, future: Future) -> bool:
@@ -137,6 +149,8 @@ class TrackedStage:
 
     def settle(self, outcome: Outcome, frames: Iterable[Frame], source: str) -> tuple[int, int]:
         """Resolve the futures of a chunk; returns how many it has, and how many failed by this."""
+        if outcome.worker != CLIENT:
+            self.ran[outcome.chunk] = _chunk_stats(outcome)
         self.spent.add(outcome)
         count = failed = 0
         for task, frame in zip(self.run.plan.tasks_of(outcome.chunk), frames, strict=True):
@@ -154,10 +168,10 @@ class TrackedStage:
         error: BaseException | None = None
         try:
             if frame.kind is FrameKind.VALUE:
-                value = serialize.loads(frame.payload)
+                value = serialize.load_value(frame.payload)
             else:
                 record = serialize.load_error(frame.payload, source)
-                error = serialize.revive(record)
+                error = serialize.revive(record, frame.log)
                 future.remember_frames(record.frames)
         except BaseException as broken:  # unpickling runs the user's code, SystemExit included
             error = broken
@@ -177,8 +191,10 @@ class TrackedJob:
         self.keys = JobKeys(manifest.job)
         self.backend = backend
         self.poller = poller
-        self.changed = threading.Condition()
-        """Notified whenever counts or states below change."""
+        self.lock = threading.RLock()
+        """Held while counts and states below are changed."""
+        self.changed = Signal()
+        """Notified whenever they have."""
         self.stages = [TrackedStage(self, index) for index in range(len(manifest.stages))]
         self.pending = [len(stage.futures) for stage in self.stages]
         """Tasks without an outcome, per stage."""
@@ -210,8 +226,7 @@ class TrackedJob:
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job is over; whether it is."""
         left = self.stages[-1].help_until(lambda: self.is_over, timeout)
-        with self.changed:
-            return self.changed.wait_for(lambda: self.is_over, left)
+        return self.changed.wait_for(lambda: self.is_over, left)
 
     def left_s(self) -> float:
         """Return what is left of the job's time limit, seconds; infinite without one.
@@ -226,7 +241,7 @@ class TrackedJob:
 
     def begin_launch(self) -> bool:
         """Go from WAITING to LAUNCHED; False where the job ended while it waited."""
-        with self.changed:
+        with self.lock:
             if self.launch is not Launch.WAITING:
                 return False
             self.launch = Launch.LAUNCHED
@@ -234,7 +249,7 @@ class TrackedJob:
 
     def refuse_launch(self) -> bool:
         """See that the job is not launched any more; False where it was already."""
-        with self.changed:
+        with self.lock:
             if self.launch is Launch.LAUNCHED:
                 return False
             self.launch = Launch.NEVER
@@ -243,7 +258,7 @@ class TrackedJob:
     def give_up(self, make_error: "MakeError", end: "Report") -> None:
         """Resolve every future that has not ended with an error of its own: that is the end."""
         self.refuse_launch()
-        with self.changed:
+        with self.lock:
             for stage in self.stages:
                 stage.missing.clear()
         for stage in self.stages:  # unlocked: callbacks may do what they like
@@ -251,12 +266,20 @@ class TrackedJob:
             for future in stage.futures:
                 if not future.done():
                     failed += _fail(future, make_error(stage, future.task))
-            with self.changed:
+            with self.lock:
                 stage.failed += failed
-        with self.changed:
+        with self.lock:
             self.pending = [0] * len(self.stages)
             self.end = self.end or end
             self.changed.notify_all()
+
+
+def _chunk_stats(outcome: Outcome) -> ChunkStats:
+    return ChunkStats(
+        outcome.attempt, outcome.started_s, outcome.seconds, outcome.peak_mb,
+        sys.intern(outcome.worker), outcome.queued_s, outcome.cold_s, outcome.load_s,
+        outcome.write_s,
+    )  # fmt: skip
 
 
 MakeError = Callable[[TrackedStage, int], BaseException]

@@ -28,9 +28,9 @@ def programs() -> list[tuple[str, str, str]]:
 
 
 def without_varying(text: str) -> list[str]:
-    """Return the lines, without the seconds of phases: which of them are worth a word varies."""
+    """Return the lines, without times and memory: which of them are worth a word varies."""
     lines = [" ".join(VARYING.sub("…", line).split()) for line in text.strip().splitlines()]
-    return [line for line in lines if not line.startswith("seconds:")]
+    return [line for line in lines if not line.startswith(("seconds:", "waits:", "memory:"))]
 
 
 @pytest.mark.parametrize(

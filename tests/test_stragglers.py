@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdamr.futures import TaskStats
+from lambdamr.stats import TaskStats
 from lambdamr.stragglers import find_stragglers
 
 

@@ -118,6 +118,10 @@ outcomes = st.builds(
     worker=texts,
     frames=small_bytes,
     results=texts,
+    queued_s=times,
+    cold_s=times,
+    load_s=times,
+    write_s=times,
 )
 totals = st.builds(
     Totals, **{name: counts for name in Totals.__slots__ if name != "task_seconds"},

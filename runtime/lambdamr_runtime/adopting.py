@@ -49,7 +49,7 @@ class Adopted:
         """
         if self.made.part:
             return self._copied_part(env, task)
-        from lambdamr_runtime.mapreduce import put_parts  # it knows this module
+        from lambdamr_runtime.parts import put_parts  # it knows this module
 
         slices: list[Slice] = []
         parts = self._parts(env, task, slices)
@@ -105,7 +105,7 @@ class Adopted:
 
 
 def _copy(store: "Store", source: str, target: str, size: int) -> None:
-    from lambdamr_runtime.mapreduce import put_parts  # it knows this module
+    from lambdamr_runtime.parts import put_parts  # it knows this module
 
     put_parts(store, target, _pieces(store, source, 0, size))
 

@@ -60,17 +60,18 @@ class History:
 def failure_of(death: Death, task: int, tries: int) -> TaskFailed:
     """Return the error that a death means for the user."""
     stack = f"\n{death.stack}" if death.stack else ""
+    log = serialize.shown_log(death.log.encode("utf-8", "backslashreplace"))
+    tail = f"\nIts last output:\n{log}" if log else ""
     if death.cause is DeathCause.TIMEOUT:
         return TaskTimeout(
             f"Task {task} was stopped: {death.detail}. Raise timeout_s= or make the task "
-            f"smaller. It was at:{stack or ' (no Python frame)'}"
+            f"smaller. It was at:{stack or ' (no Python frame)'}{tail}"
         )
     if death.cause is DeathCause.MEMORY:
         return TaskOutOfMemory(
             f"Task {task} was stopped: {death.detail}. Raise memory_mb=, lower workers= or make "
-            f"the task smaller.{stack}"
+            f"the task smaller.{stack}{tail}"
         )
-    tail = f"\nIts last output:\n{death.log}" if death.log else ""
     return TaskLost(
         f"Task {task} was lost: its process ended {tries} times, at last by {death.detail}."
         f"{stack}{tail}"

@@ -23,6 +23,7 @@ from lambdamr_runtime.store import Store, unstamped
 from lambdamr_runtime.wire import (
     CLIENT,
     MALFORMED,
+    OURS,
     Event,
     FrameKind,
     Manifest,
@@ -260,9 +261,9 @@ class Barrier:
             for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):
                 totals += Totals(task_seconds=frame.seconds, retries=max(0, frame.tries - 1))
                 value = None
-                if frame.kind is FrameKind.VALUE and run.stage.kind in _OURS:
+                if frame.kind is FrameKind.VALUE and run.stage.kind in OURS:
                     value = serialize.loads(frame.payload)
-                totals += _totals_of(value)
+                totals += totals_of(value)
                 mapped.append((task, value if isinstance(value, Mapped) else None))
         columns = b""
         if run.stage.partitions:
@@ -367,10 +368,6 @@ class Barrier:
             raise CorruptObject(f"{key} is not a failure marker: {error}") from error
 
 
-_OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
-"""Stages whose values are records of ours; others are the user's, and may not load here."""
-
-
 def _is_counted(manifest: Manifest) -> bool:
     """Whether the barrier reads what chunks add up to: receipts and max_failures need it.
 
@@ -401,7 +398,8 @@ def _tasks_in(run: StageRun, group: int) -> int:
     return sum(len(run.plan.tasks_of(chunk)) for chunk in run.plan.chunks_in(group))
 
 
-def _totals_of(value: object) -> Totals:
+def totals_of(value: object) -> Totals:
+    """Return what the record of a map, reduce or final task adds up to."""
     from lambdamr_runtime.mapreduce import Mapped, Reduced  # as above
     from lambdamr_runtime.outputs import Placed
 

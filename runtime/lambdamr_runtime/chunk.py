@@ -39,6 +39,17 @@ class Watched(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """What came before the first chunk of an event; fields as of Outcome."""
+
+    queued_s: float = 0.0
+    cold_s: float = 0.0
+
+
+NO_WAIT = Waited()
+
+
+@dataclass(frozen=True, slots=True)
 class StageRun:
     """One stage of one job, ready to run chunks."""
 
@@ -76,13 +87,16 @@ class ChunkRunner:
         self._load_work = load_work
         self._load_args = load_args
         self._name = name
+        self._load_s = 0.0
+        """Of the chunk that runs."""
 
-    def run(self, run: StageRun, chunk: int, history: History) -> Outcome:
+    def run(self, run: StageRun, chunk: int, history: History, waited: Waited = NO_WAIT) -> Outcome:
         """Run the tasks of a chunk that *history* has not ended, and return its outcome.
 
         The outcome is not committed yet; frames too large for it are stored already.
         """
         started_s, begun = self._clock.time(), self._clock.monotonic()
+        self._load_s = 0.0
         execution = new_execution_id()
         tasks = run.plan.tasks_of(chunk)
         self._watched.begin_chunk(execution, len(tasks))
@@ -90,6 +104,7 @@ class ChunkRunner:
         self._watched.end_chunk()
         packed = encode_frames(frames)
         results = ""
+        ran = self._clock.monotonic()
         if len(packed) > INLINE_RESULT_BYTES:
             results = run.keys.results(chunk, execution)
             self._store.put(results, packed)
@@ -106,6 +121,10 @@ class ChunkRunner:
             frames=b"" if results else packed,
             results=results,
             results_checksum=crc32(packed) if results else 0,
+            queued_s=waited.queued_s,
+            cold_s=waited.cold_s,
+            load_s=self._load_s,
+            write_s=self._clock.monotonic() - ran if results else 0.0,
         )
 
     def _frames(
@@ -119,7 +138,9 @@ class ChunkRunner:
             return
         # Loading runs the user's code: a death there counts against every task that is left.
         watched.begin_task(chunk, -1, self._limit_s(run), execution)
+        begun = self._clock.monotonic()
         work, args, broken = self._load(run, chunk)
+        self._load_s = self._clock.monotonic() - begun
         env = TaskEnv(
             self._store,
             run.manifest,

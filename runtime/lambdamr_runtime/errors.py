@@ -198,11 +198,16 @@ class UnwritablePair(InvalidPairs):
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a worker, as text; the `__cause__` of an exception raised there."""
+    """The traceback of a worker, as text; the `__cause__` of an exception raised there.
 
-    def __init__(self, text: str) -> None:
+    Args:  output: the end of what the task wrote, shown below it.
+    """
+
+    def __init__(self, text: str, output: str = "") -> None:
         super().__init__(text)
         self.text = text
+        self.output = output
 
     def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
+        output = f"\nIts last output:\n{self.output}" if self.output else ""
+        return f'\n"""\n{self.text}{output}"""'

@@ -1,7 +1,8 @@
 """The name of every object that lambdamr stores, relative to the root.
 
 functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
-                                     jobs/{job}/placed · withdrawn
+                                     jobs/{job}/placed · withdrawn · logs/wanted
+                                     jobs/{job}/logs/{stage number}/{chunk}
 data/{sha}                           jobs/{job}/{stage}/args
 shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
     {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}/{attempt}.{execution}
@@ -165,6 +166,22 @@ class JobKeys:
     def withdrawn(self) -> str:
         """That has been removed again."""
         return f"{self.prefix}withdrawn"
+
+    @property
+    def logs_wanted(self) -> str:
+        """Somebody wants to see what running tasks write."""
+        return f"{self.prefix}logs/wanted"
+
+    def live_logs(self, stage: int) -> str:
+        """Prefix of what the running tasks of a stage show.
+
+        Args:  stage: its number: the worker that writes these knows no name.
+        """
+        return f"{self.prefix}logs/{stage}/"
+
+    def live_log(self, stage: int, chunk: int) -> str:
+        """The tail of what the running task of a chunk has written."""
+        return f"{self.live_logs(stage)}{chunk}"
 
     @property
     def shuffle_prefixes(self) -> tuple[str, ...]:

@@ -44,6 +44,15 @@ STEAL_S = 2.0
 LIST_PAGE = 1000
 """Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
 
+S3_MIN_PART_BYTES = 5 * MIB
+"""Every part of a multipart upload but the last has as many."""
+
+S3_MAX_PARTS = 10_000
+"""Of one multipart upload."""
+
+S3_MAX_COPY_BYTES = 5 * 1024 * MIB
+"""S3 copies no larger object with one request."""
+
 PLANNED_MEMORY_MB = 1769
 """Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
 
@@ -80,6 +89,9 @@ a larger one is read chunk by chunk."""
 
 LOG_BYTES = 64 * KIB
 """What is kept of a task's stdout and stderr: the tail."""
+
+SHOWN_LOG_BYTES = 2 * KIB
+"""How much of that an error message shows."""
 
 OUTPUT_BYTES = 16 * MIB
 """What the output of a running task may take on disk; more of it is freed, up to the tail."""

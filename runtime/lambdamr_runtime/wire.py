@@ -59,6 +59,10 @@ class StageKind(enum.StrEnum):
     """One task; puts the files of the stage before where the user wants them."""
 
 
+OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
+"""Stages whose values are records of ours; others are the user's, and may not load everywhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage of a job, as the manifest has it."""
@@ -178,6 +182,10 @@ class Death:
     """The user's frames at the end, as faulthandler wrote them."""
     log: str = ""
     """Tail of stdout and stderr of the task that ran."""
+    began_s: float = 0.0
+    """When that task began, seconds since the epoch; 0 if unknown."""
+    ended_s: float = 0.0
+    """When its end was seen."""
 
     @classmethod
     def decode(cls, record: dict[str, Any]) -> "Death":
@@ -320,6 +328,15 @@ class Outcome:
     """Key of the object that holds the frames, where they are too large for the outcome."""
     results_checksum: int = 0
     """crc32 of that object."""
+    queued_s: float = 0.0
+    """From the sending of the event to its begin, the cold start left out; 0 but for the first
+    chunk that the event ran."""
+    cold_s: float = 0.0
+    """How long that chunk waited for its process to start; 0 where it was warm."""
+    load_s: float = 0.0
+    """Reading and unpickling function and arguments."""
+    write_s: float = 0.0
+    """Storing results of a size of their own; the outcome itself is not in it."""
 
     def encode(self) -> bytes:
         """Encode what goes behind the execution stamp."""

@@ -13,7 +13,7 @@ from typing import Any
 from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History, load_history, save_attempt
 from lambdamr_runtime.barrier import Barrier, end_overdue
-from lambdamr_runtime.chunk import ChunkRunner, StageRun, Watched
+from lambdamr_runtime.chunk import NO_WAIT, ChunkRunner, StageRun, Waited, Watched
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.context import Cache
 from lambdamr_runtime.errors import CorruptObject
@@ -58,6 +58,10 @@ class Host:
     looks_first: bool = False
     """Look for a chunk's outcome before running it: it may be cancelled. A request per chunk,
     worth it where requests cost microseconds."""
+    born_s: float = 0.0
+    """When this process was started, seconds since the epoch; 0: nothing waited for that."""
+    ready_s: float = 0.0
+    """When it could take its first event."""
     fan_out: Callable[[Sequence[Event]], None] | None = None
     """Launch several events, as `invoke` does; None: one by one."""
     began: Callable[[StageRun], None] = lambda _: None
@@ -87,6 +91,8 @@ class Worker:
         """The event that runs, from which others follow."""
         self._chunks = ChunkRunner(store, clock, watched, self._work, self._args, name)
         self._looked = clock.monotonic()
+        self._has_run = False
+        """Whether an event has come: no other one can have waited for the process to start."""
 
     def run(self, event: Event) -> Event | None:
         """Run an event to its end.
@@ -96,6 +102,7 @@ class Worker:
         if event.expires and self._clock.time() > event.expires:
             event = replace(event, repair=True)
         self._from = event
+        waited = self._waited(event)
         run = StageRun.of(self._manifest(event), event.stage)
         self._host.began(run)
         overdue = self._is_overdue(run)
@@ -112,9 +119,21 @@ class Worker:
                 self._barrier.job_cancelled(run)
             return None
         self._launch_children(run, event)
-        return self._run_lane(run, event)
+        return self._run_lane(run, event, waited)
 
-    def _run_lane(self, run: StageRun, event: Event) -> Event | None:
+    def _waited(self, event: Event) -> Waited:
+        """Return how long a fresh event was under way, and how much of it this process started."""
+        is_first, self._has_run = not self._has_run, True
+        if event.repair or event.death is not None:
+            return NO_WAIT
+        under_way = max(0.0, self._clock.time() - event.sent_s)
+        cold = 0.0
+        if is_first and self._host.born_s:
+            cold = self._host.ready_s - max(self._host.born_s, event.sent_s)
+        cold = min(under_way, max(0.0, cold))
+        return Waited(under_way - cold, cold)
+
+    def _run_lane(self, run: StageRun, event: Event, waited: Waited) -> Event | None:
         chunks = event.only or run.plan.chunks_of(event.lo)
         # Of a lane that comes late, others may have run chunks meanwhile.
         looks = event.repair or (self._is_stale(event) and not self._host.looks_first)
@@ -135,18 +154,19 @@ class Worker:
                 self._launch([rest])
                 return None
             attempt = event.attempt if position == event.cursor else 0
-            outcome = self._run_chunk(run, chunk, attempt)
+            outcome = self._run_chunk(run, chunk, attempt, waited)
+            waited = NO_WAIT
             slowest = max(slowest, outcome.seconds)
             if not self._host.clean():
-                return replace(rest, cursor=position + 1)
+                return replace(rest, cursor=position + 1, sent_s=self._clock.time())
         for group in sorted({run.plan.group_of(chunk) for chunk in chunks}):
             if self._barrier.lane_ended(run, group, event.repair):
                 self._hint_end(run)
         return None
 
-    def _run_chunk(self, run: StageRun, chunk: int, attempt: int) -> Outcome:
+    def _run_chunk(self, run: StageRun, chunk: int, attempt: int, waited: Waited) -> Outcome:
         history = load_history(self._store, run.keys, chunk) if attempt else History()
-        outcome = self._chunks.run(run, chunk, history)
+        outcome = self._chunks.run(run, chunk, history, waited)
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
         if self._store.create(key, outcome.encode(), outcome.execution):
             self._host.committed(run.manifest.job, run.index, chunk)
