@@ -15,6 +15,7 @@ PEERS := lithops ray distributed duckdb polars
 VENV := .venv
 BENCH_VENV := .venv-bench
 EMULATOR_VENV := .venv-emulator
+LAMBDA_VENV := .venv-lambda
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -26,7 +27,7 @@ help:
 demo: $(VENV)/.run
 	@$(VENV)/bin/python examples/word_count.py
 
-test: $(VENV)/.test $(EMULATOR_VENV)/.ready
+test: $(VENV)/.test $(EMULATOR_VENV)/.ready $(LAMBDA_VENV)/.ready
 	$(VENV)/bin/python -m pytest -q
 
 check: $(VENV)/.dev
@@ -40,7 +41,7 @@ bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks.engine $(BENCH_ENGINE)
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(EMULATOR_VENV) $(EMULATOR_VENV).lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) $(EMULATOR_VENV) $(EMULATOR_VENV).lock $(LAMBDA_VENV) $(LAMBDA_VENV).lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, three stages: what a run, the tests and the checks need.
@@ -61,6 +62,10 @@ $(VENV)/.dev: $(VENV)/.test
 # The AWS emulator of the tests; nothing of lambdamr may be installed beside it.
 $(EMULATOR_VENV)/.ready: tests/emulator.txt $(VENV)/.test
 	$(VENV)/bin/python -m tests.emulator
+
+# What a function of AWS Lambda sees: its runtime client and the layer.
+$(LAMBDA_VENV)/.ready: tests/lambda.txt layer/requirements.txt $(VENV)/.test
+	$(VENV)/bin/python -m tests.runtime_api
 	@touch $@
 
 # Each peer by itself: one that has no build for this Python is left out of the table.

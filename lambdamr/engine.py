@@ -84,6 +84,8 @@ class Engine:
         except BaseException as error:  # nobody will ever end this job: nothing may wait for it
             self.backend.withdraw(job.manifest.job)
             self._fail(job, error, "it could not be launched")
+            if isinstance(self.backend, RemoteBackend):
+                self.poller.entomb(job)  # some of its lanes may run
             raise
 
     def _launch_awaiting(self, job: TrackedJob, submission: Submission) -> None:

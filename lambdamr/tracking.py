@@ -370,7 +370,8 @@ class Poller:
                 return 0
             return 1
         found: list[int] = []
-        for prefix in prefixes_to_list(stage.run.keys, plan, stage.missing):
+        paged = not self._backend.hints  # a directory has no pages
+        for prefix in prefixes_to_list(stage.run.keys, plan, stage.missing, paged=paged):
             found += [last_number(entry.key) for entry in self._store.list(prefix)]
         new = sorted(stage.missing.intersection(found))
         for chunk in new:

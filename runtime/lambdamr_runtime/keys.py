@@ -23,8 +23,8 @@ from lambdamr_runtime.errors import CorruptObject
 JOBS = "jobs/"
 FUNCTIONS = "functions/"
 DATA = "data/"
-INPUTS = "inputs/"
 SHUFFLE = "shuffle/"
+INPUTS = "inputs/"
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 _SHA = re.compile(r"[0-9a-f]{64}")
