@@ -131,7 +131,7 @@ def test_options_reach_the_tasks(executor: lambdamr.Executor) -> None:
         ({"spill_share": 1.5}, "spill_share must be above 0 and at most 1, got 1.5"),
         ({"merge_width": 1}, "merge_width must be >= 2, got 1"),
         ({"combiner": reducers.mean}, "mean cannot be a combiner"),
-        ({"reducers": 0}, "reducers must be positive, got 0"),
+        ({"reducers": 0}, "reducers must be >= 1, got 0"),
     ],
 )
 def test_wrong_options_are_refused(

@@ -13,6 +13,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import KIB
 from lambdamr_runtime.outputs import PartFile, Written
 from lambdamr_runtime.pairs import Pair
+from lambdamr_runtime.serialize import load_value
 from lambdamr_runtime.stopwatch import Stopwatch
 from lambdamr_runtime.store import PART_BYTES, Store
 from lambdamr_runtime.work import TaskEnv
@@ -143,4 +144,4 @@ def part_blocks(
             )
         at += length
         start += length
-        yield pickle.loads(block)
+        yield load_value(bytes(block))
