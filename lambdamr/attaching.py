@@ -1,7 +1,6 @@
 """Back to jobs that were submitted earlier, by this process or another one."""
 
 import threading
-from time import time
 
 from lambdamr.config import absolute_root, load_config
 from lambdamr.executor import Executor
@@ -74,7 +73,7 @@ def follow(job: TrackedJob) -> None:
 
     def take_over() -> None:
         if not is_alive(backend.store.root, job.manifest.owner):
-            sweep(backend.store, job.manifest, backend.invoke, time())
+            sweep(backend.store, job.manifest, backend.invoke, job.poller.machine.time())
             job.take_over = None  # after a sweep that failed, the next look sweeps again
 
     job.launch = Launch.LAUNCHED

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lambdamr.backend import Backend
+from lambdamr.machine import Machine
 from lambdamr.submission import Submission
 from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
@@ -19,9 +20,9 @@ from lambdamr_runtime.errors import StoreError
 class Engine:
     """The backend, the poller, and the jobs between them."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, machine: Machine | None = None) -> None:
         self.backend = backend
-        self.poller = Poller(backend)
+        self.poller = Poller(backend, machine)
         self._known: set[str] = set()
         backend.connect(self.poller)
 
@@ -57,7 +58,7 @@ class Engine:
             self._end_empty(job)
         self.poller.add(job)
         try:
-            submission.launch(self.backend)
+            submission.launch(self.backend, self.poller.machine.time())
         except BaseException as error:  # nobody will ever end this job: nothing may wait for it
             self._fail(job, error, "it could not be launched")
             raise
@@ -86,10 +87,9 @@ class Engine:
 
     def _end_empty(self, job: TrackedJob) -> None:
         """A job without tasks has nobody to end it but the client."""
-        from lambdamr_runtime.barrier import Barrier
-        from lambdamr_runtime.clock import SystemClock
+        from lambdamr_runtime.barrier import end_empty
 
-        Barrier(self.backend.store, self.backend.invoke, SystemClock()).job_ended(job.manifest)
+        end_empty(self.backend.store, job.manifest, self.poller.machine.time())
 
     def cancel(self, everything: bool) -> None:
         """Cancel what is outstanding; *everything*: calls that run as well.

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future, TaskStats
+from lambdamr.machine import Condition
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
 
@@ -93,12 +93,13 @@ class TrackedStage:
         """
         if not self.helps:
             return timeout
-        deadline = None if timeout is None else monotonic() + timeout
-        while not is_over() and (deadline is None or monotonic() < deadline):
+        now = self.job.poller.machine.monotonic
+        deadline = None if timeout is None else now() + timeout
+        while not is_over() and (deadline is None or now() < deadline):
             self.job.poller.help(self.job_id)
             with self.job.changed:
                 self.job.changed.wait_for(is_over, HELP_PAUSE_S)
-        return None if deadline is None else max(0.0, deadline - monotonic())
+        return None if deadline is None else max(0.0, deadline - now())
 
     def cancel(self, future: Future) -> bool:
         return self.job.poller.cancel(self, future)
@@ -148,7 +149,7 @@ class TrackedJob:
         self.keys = JobKeys(manifest.job)
         self.backend = backend
         self.poller = poller
-        self.changed = threading.Condition()
+        self.changed: Condition = poller.machine.condition()
         """Notified whenever counts or states below change."""
         self.stages = [TrackedStage(self, index) for index in range(len(manifest.stages))]
         self.pending = [len(stage.futures) for stage in self.stages]
@@ -164,7 +165,7 @@ class TrackedJob:
         """How the job ended, where that was looked for."""
         self.take_over: Callable[[], None] | None = None
         """Called at every look: runs the job here once its owner is gone."""
-        self.followed_since = monotonic()
+        self.followed_since = poller.machine.monotonic()
         self.unreadable_since: float | None = None
         """When the first of the looks failed that have all failed since."""
 

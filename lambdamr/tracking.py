@@ -13,11 +13,11 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
+from lambdamr.machine import Machine, News, ThisMachine
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
 from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
 from lambdamr_runtime.keys import last_number, new_execution_id
@@ -42,20 +42,21 @@ LOOK_SHARE = 0.05
 class Poller:
     """Follows the jobs of one executor in one thread, which lives only while there are any.
 
-    Args:  clock: seconds, monotonic; tells how long a store has been unreadable.
+    Args:  machine: whose clock and threads are used; None: this one's.
     """
 
-    def __init__(self, backend: Backend, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, backend: Backend, machine: Machine | None = None) -> None:
         self._backend = backend
-        self._clock = clock
+        self.machine: Machine = machine or ThisMachine()
         self._store = backend.store
         self._jobs: dict[str, TrackedJob] = {}
-        self._news: queue.SimpleQueue[tuple[str, int, int] | str] = queue.SimpleQueue()
+        self._news: News = self.machine.news()
         """Hints (job, stage, chunk), failed jobs and wake-ups."""
         self._failures: dict[str, str] = {}
         # Reentrant: garbage collection may end an executor, and so come here, in any thread.
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._is_running = False
+        """Whether the thread runs."""
         self._at_idle: list[Callable[[], None]] = []
         self.idle = threading.Condition(self._lock)
         """Notified when nothing is outstanding any more."""
@@ -66,11 +67,9 @@ class Poller:
         with self._lock:
             self._jobs[job.manifest.job] = job
             is_news = not self._backend.hints
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="lambdamr-poller", daemon=True
-                )
-                self._thread.start()
+            if not self._is_running:
+                self._is_running = True
+                self.machine.start(self._run, "lambdamr-poller")
         if is_news:
             self.look()
 
@@ -98,7 +97,7 @@ class Poller:
 
     def _wait_idle(self, patience: float | None) -> bool:
         with self.idle:
-            return self.idle.wait_for(lambda: self._thread is None, patience)
+            return self.idle.wait_for(lambda: not self._is_running, patience)
 
     def help(self, job: str = "") -> None:
         """Inside a task: run a queued event in this thread, of *job* first, else of any other.
@@ -114,7 +113,7 @@ class Poller:
     def when_idle(self, act: Callable[[], None]) -> None:
         """Call *act* once nothing is outstanding: now, or from the poller's thread."""
         with self._lock:
-            if self._thread is not None:
+            if self._is_running:
                 self._at_idle.append(act)
                 return
         act()
@@ -182,7 +181,7 @@ class Poller:
                 self._backend.withdraw(job.manifest.job)
                 self.entomb(job)
         finally:  # nobody waits here any more, even if the store refuses the tombstone
-            report = Report("cancelled", "cancelled by the client", time())
+            report = Report("cancelled", "cancelled by the client", self.machine.time())
             job.give_up(lambda *_: CancelledError(), report)
             self.look()
 
@@ -190,7 +189,8 @@ class Poller:
         """Put a job's tombstone: its workers stop, and whoever follows it sees its end."""
         from lambdamr_runtime.barrier import Report, end_job
 
-        end_job(self._store, job.keys, Report("cancelled", "cancelled by the client", time()))
+        report = Report("cancelled", "cancelled by the client", self.machine.time())
+        end_job(self._store, job.keys, report)
 
     def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
         from lambdamr_runtime import serialize
@@ -217,10 +217,11 @@ class Poller:
             if asked:
                 pause = self._first_pause()
             if asked or not hints:
-                began = monotonic()
+                began = self.machine.monotonic()
                 self._look_at_all()
-                grown = min(POLL_MAX_S, pause * 1.5, self._longest_pause())
-                pause = max(grown, (monotonic() - began) / LOOK_SHARE)
+                grown = min(pause * 1.5, self._longest_pause())
+                slow = (self.machine.monotonic() - began) / LOOK_SHARE
+                pause = min(POLL_MAX_S, max(grown, slow))
 
     def _wait_for_news(self, pause: float) -> tuple[list[tuple[str, int, int]], bool]:
         """Return the hints that came, and whether a look at the store was asked for."""
@@ -248,7 +249,8 @@ class Poller:
     def _longest_pause(self) -> float:
         with self._lock:
             since = [job.followed_since for job in self._jobs.values()]
-        elapsed = monotonic() - min(since, default=monotonic())
+        now = self.machine.monotonic()
+        elapsed = now - min(since, default=now)
         return max(POLL_FLOOR_S, elapsed * POLL_SHARE)
 
     def _retire(self) -> bool:
@@ -258,7 +260,7 @@ class Poller:
                 del self._jobs[name]
             if self._jobs:
                 return False
-            self._thread = None
+            self._is_running = False
             acts, self._at_idle = self._at_idle, []
             self.idle.notify_all()
         for act in acts:
@@ -296,17 +298,17 @@ class Poller:
             job.unreadable_since = None
         except CorruptObject as error:
             reason = str(error)
-            job.give_up(lambda *_: CorruptObject(reason), _failed(reason))
+            job.give_up(lambda *_: CorruptObject(reason), self._failed(reason))
         except (StoreError, FileNotFoundError) as error:
             if not self._has_failed(job):
                 self._unreadable(job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
             text = f"Job {job.manifest.job} cannot be followed: {error!r}"
-            job.give_up(lambda *_: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failed(text))
 
     def _unreadable(self, job: TrackedJob, error: Exception) -> None:
         """A look has failed: look again later, unless that has gone on for too long."""
-        now = self._clock()
+        now = self.machine.monotonic()
         if job.unreadable_since is None:
             job.unreadable_since = now
         seconds = now - job.unreadable_since
@@ -317,7 +319,7 @@ class Poller:
             f"Job {job.manifest.job} could not be looked at for {seconds:.0f} s: {error} It may "
             f"have gone on: lambdamr.attach({job.manifest.job!r}) looks again."
         )
-        job.give_up(lambda *_: StoreError(text), _failed(text))
+        job.give_up(lambda *_: StoreError(text), self._failed(text))
 
     def _look_at(self, job: TrackedJob) -> None:
         news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
@@ -331,7 +333,7 @@ class Poller:
         if reason is None:
             return False
         text = f"Job {job.manifest.job} failed: {reason}"
-        job.give_up(lambda *_: JobFailed(text), _failed(reason))
+        job.give_up(lambda *_: JobFailed(text), self._failed(reason))
         return True
 
     def _read_new(self, stage: TrackedStage) -> int:
@@ -393,13 +395,12 @@ class Poller:
                 f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
                 f"{self._store.root}. Somebody deleted it; run the job again."
             )
-            job.give_up(lambda *_: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failed(text))
 
+    def _failed(self, reason: str) -> "Report":
+        from lambdamr_runtime.barrier import Report
 
-def _failed(reason: str) -> "Report":
-    from lambdamr_runtime.barrier import Report
-
-    return Report("failed", reason, time())
+        return Report("failed", reason, self.machine.time())
 
 
 def _ending(stage: TrackedStage, task: int, report: "Report") -> BaseException:
