@@ -1,0 +1,176 @@
+"""What must hold at the end of every history."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from lambdamr_runtime.barrier import Report
+from lambdamr_runtime.chunk import StageRun
+from lambdamr_runtime.errors import JobFailed, StoreError, TaskLost, TaskTimeout
+from lambdamr_runtime.keys import JobKeys
+from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
+from lambdamr_runtime.outputs import SUCCESS, success
+from lambdamr_runtime.references import read_outcome
+from lambdamr_runtime.wire import CLIENT, FrameKind, StageKind
+from tests.simulation.jobs import WORDS
+from tests.simulation.world import World, current, require
+
+if TYPE_CHECKING:
+    from tests.simulation.history import History
+
+OUT_PREFIX = "out/"
+
+
+def check(history: "History") -> None:
+    """Check one history that has come to its end.
+
+    Raises:  Violated
+    """
+    world = history.world
+    if JobKeys(history.job).manifest not in world.objects.data:
+        require(not world.log.invoked, "something was launched of a job that is not stored")
+        return
+    _check_invocations(world)
+    for job in sorted(world.manifests):
+        _check_outcomes(world, job)
+    report = _report(world, history.job)
+    excuses = _excuses(history, report)
+    statuses = set(history.template.statuses)
+    if CancelledError in excuses:
+        statuses.add("cancelled")
+    if set(excuses) - {CancelledError, JobFailed}:
+        statuses.add("failed")
+    if CancelledError in excuses and len(history.submission.manifest.stages) > 1:
+        statuses.add("failed")
+    require(report.status in statuses, f"the job is {report.status}: {report.reason}")
+    require("Receipts" not in report.reason, report.reason)
+    _check_client(history, report, excuses)
+    if history.template.has_output:
+        _check_output(history, report)
+
+
+def _report(world: World, job: str) -> Report:
+    key = JobKeys(job).report
+    require(key in world.objects.data, "the job has no report")
+    return Report.decode(world.objects.data[key], key)
+
+
+def _excuses(history: "History", report: Report) -> tuple[type[BaseException], ...]:
+    """Return what tasks may end with, beside what their functions do."""
+    log = history.world.log
+    excuses: list[type[BaseException]] = []
+    if log.deaths > INFRASTRUCTURE_RETRIES:
+        excuses.append(TaskLost)
+    if log.timeouts:
+        excuses.append(TaskTimeout)
+    if log.refused:
+        excuses.append(StoreError)
+    if any(client.cancelled for client in history.clients):
+        excuses.append(CancelledError)
+    if report.status != "done":
+        excuses.append(JobFailed)
+    return tuple(excuses)
+
+
+def _check_invocations(world: World) -> None:
+    """(infrastructure retries + 2) x lanes + handovers, and what sweeps and faults add."""
+    for (job, stage), count in world.log.invoked.items():
+        lanes = world.run_of(job, stage).plan.lanes
+        bound = (INFRASTRUCTURE_RETRIES + 2) * lanes * (1 + world.log.multiplied)
+        bound += world.log.handovers[job, stage] + world.log.swept
+        require(count <= bound, f"{count} invocations of stage {stage}, at most {bound}")
+
+
+def _check_outcomes(world: World, job: str) -> None:
+    """Every outcome can be read, and is what it was."""
+    manifest = world.manifest(job)
+    for index in range(len(manifest.stages)):
+        run = StageRun.of(manifest, index)
+        for chunk in range(run.plan.chunks):
+            key = run.keys.outcome(run.plan.group_of(chunk), chunk)
+            if key not in world.objects.data:
+                continue
+            require(world.objects.data[key] == world.log.bodies[key], f"{key} was rewritten")
+            outcome, frames = read_outcome(world.plain, key)
+            require(outcome.count == len(run.plan.tasks_of(chunk)), f"{key} has other tasks")
+            failed = sum(frame.kind is FrameKind.ERROR for frame in frames)
+            require(outcome.failed == failed, f"{key} counts {outcome.failed} failures")
+
+
+def _check_client(
+    history: "History", report: Report, excuses: tuple[type[BaseException], ...]
+) -> None:
+    client = history.client
+    require(client.values is not None, "the client waits for ever")
+    assert client.values is not None
+    stages = history.submission.manifest.stages
+    if stages[0].kind is StageKind.MAP:
+        _check_map_reduce(history, client.result, report, excuses)
+        return
+    for task, value in enumerate(client.values):
+        is_right = history.template.expected(task, value)
+        require(is_right or isinstance(value, excuses), f"task {task} is {value!r}")
+    if report.status == "done" and len(stages) > 1:
+        require(history.template.expected(0, client.values[0]), "done, and wrong")
+
+
+def _check_map_reduce(
+    history: "History",
+    result: Any,
+    report: Report,
+    excuses: tuple[type[BaseException], ...],
+) -> None:
+    if isinstance(result, BaseException):
+        allowed = (*excuses, *history.template.errors)
+        require(isinstance(result, allowed), f"the result is {result!r}")
+        require(report.status != "done", "a job that is done has an error")
+        return
+    require(report.status == "done", "a job that is not done has a result")
+    if any(stage.kind is StageKind.REDUCE for stage in history.submission.manifest.stages):
+        _check_gathered(result)
+
+
+def _check_gathered(result: dict[str, str]) -> None:
+    """Every letter of every word once, and all letters of a word by one call."""
+    calls = current().calls
+    tokens: dict[str, set[int]] = {}
+    found: Counter[tuple[str, str]] = Counter()
+    for letter, text in result.items():
+        made, _, values = text.partition(";")
+        require(calls[int(made)] == letter, "a value that no call has made")
+        for value in values.split(","):
+            word, _, token = value.partition(":")
+            tokens.setdefault(word, set()).add(int(token))
+            found[letter, word] += 1
+    wanted = Counter((letter, word) for word in WORDS for letter in word)
+    require(found == wanted, f"the result differs by {found - wanted} and {wanted - found}")
+    for word, drawn in tokens.items():
+        require(len(drawn) == 1, f"{word} is mixed from several calls")
+        require(calls[drawn.pop()] == word, "a pair that no call has made")
+
+
+def _check_output(history: "History", report: Report) -> None:
+    """All or nothing."""
+    world = history.world
+    found = {
+        key.removeprefix(OUT_PREFIX): data
+        for key, data in world.objects.data.items()
+        if key.startswith(OUT_PREFIX)
+    }
+    if report.status != "done":
+        require(not found, f"a job that is {report.status} leaves {sorted(found)}")
+        return
+    client = history.client
+    if SUCCESS in found:
+        require(found.pop(SUCCESS) == success(history.job), "_SUCCESS is another job's")
+    else:
+        require(list(found) == ["all.txt"], "there is no _SUCCESS")
+    text = b"".join(found[name] for name in sorted(found)).decode()
+    expected = "".join(f"{key}\t{value}\n" for key, value in client.items)
+    require(text == expected, "the output is not the result")
+    wanted = sorted(uri.rpartition("/")[2] for uri in client.outputs)
+    require(sorted(found) == wanted, f"the output is {sorted(found)}, named are {wanted}")
+
+
+__all__ = ["CLIENT", "check"]
