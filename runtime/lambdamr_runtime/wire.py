@@ -163,6 +163,8 @@ class Death:
     task: int = -1
     """The task that ran, or -1 if unknown."""
     execution: str = ""
+    """Of the chunk, or a name of what died before anything ran: the same death is told twice, and
+    counts once."""
     stack: str = ""
     """The user's frames at the end, as faulthandler wrote them."""
     log: str = ""

@@ -127,22 +127,28 @@ def _check_map_reduce(
         require(report.status != "done", "a job that is done has an error")
         return
     require(report.status == "done", "a job that is not done has a result")
-    if any(stage.kind is StageKind.REDUCE for stage in history.submission.manifest.stages):
-        _check_gathered(result)
+    reduces = any(stage.kind is StageKind.REDUCE for stage in history.submission.manifest.stages)
+    _check_pairs(list(_gathered(result)) if reduces else result)
 
 
-def _check_gathered(result: dict[str, str]) -> None:
+def _gathered(items: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield the pairs that mappers have yielded, as reducers have got them."""
+    require(len(dict(items)) == len(items), "a key comes twice")
+    for letter, text in items:
+        made, _, values = text.partition(";")
+        require(current().calls[int(made)] == letter, "a value that no call has made")
+        for value in values.split(","):
+            word, _, token = value.partition(":")
+            yield letter, (word, int(token))
+
+
+def _check_pairs(pairs: list[tuple[str, tuple[str, int]]]) -> None:
     """Every letter of every word once, and all letters of a word by one call."""
     calls = current().calls
     tokens: dict[str, set[int]] = {}
-    found: Counter[tuple[str, str]] = Counter()
-    for letter, text in result.items():
-        made, _, values = text.partition(";")
-        require(calls[int(made)] == letter, "a value that no call has made")
-        for value in values.split(","):
-            word, _, token = value.partition(":")
-            tokens.setdefault(word, set()).add(int(token))
-            found[letter, word] += 1
+    for _, (word, token) in pairs:
+        tokens.setdefault(word, set()).add(token)
+    found = Counter((letter, word) for letter, (word, _) in pairs)
     wanted = Counter((letter, word) for word in WORDS for letter in word)
     require(found == wanted, f"the result differs by {found - wanted} and {wanted - found}")
     for word, drawn in tokens.items():

@@ -82,8 +82,8 @@ class Client(Mortal):
         if job.manifest.stages[0].kind is StageKind.MAP:
             whole = Job(job, None)
             try:
-                self.result = whole.result()
                 self.items = list(whole.items())
+                self.result = self.items
                 self.outputs = whole.outputs
             except (Exception, CancelledError) as error:
                 self.result = error

@@ -93,21 +93,24 @@ class Cloud:
                 world.scheduler.pause(world.nature.latency() * 2**again)
                 continue
             try:
-                request("invoke", name, lambda: self.accept(event), writes=True)
+                request("invoke", name, lambda: self.accept(event, mortal.cursor), writes=True)
             except LambdamrError:  # 503, or the answer was lost
                 world.log.multiplied += 1
                 continue
             return
         raise ThrottledOut(f"{name} could not be invoked")
 
-    def accept(self, event: Event) -> None:
-        """Take an event; what becomes of it is decided now."""
+    def accept(self, event: Event, cursor: int) -> None:
+        """Take an event; what becomes of it is decided now.
+
+        Args:  cursor: of the event for which this one takes over, if it does.
+        """
         world = self.world
         if self.closed:
             return
         key = (event.job, event.stage)
         world.log.invoked[key] += 1
-        world.log.handovers[key] += event.cursor > 0 and not event.repair
+        world.log.handovers[key] += event.cursor > cursor
         if world.nature.happens("lose"):
             world.log.lost += 1
             return
@@ -115,7 +118,7 @@ class Cloud:
             self.failed(event, DROPPED, "", "", delay_s=world.random.choice((1.0, 30.0)))
             return
         self._deliver(event)
-        if world.nature.happens("duplicate"):
+        if not self.is_pool and world.nature.happens("duplicate"):
             world.log.multiplied += 1
             self._deliver(event)
 
@@ -222,8 +225,8 @@ class Cloud:
         if self.closed:
             return
         if self.is_pool:
-            death = Death(DeathCause.LOST, f"the end of its worker ({kind})")
-            world.log.invoked[event.job, event.stage] += 1
+            execution = world.random.randbytes(8).hex()
+            death = Death(DeathCause.LOST, f"the end of its worker ({kind})", execution=execution)
             self._deliver(replace(event, death=death))
             return
         if world.nature.happens("record_lost"):
@@ -261,6 +264,7 @@ class Supervisor(Mortal):
         self._process = process
         self._record = record
         self._tries = tries
+        self.cursor = record["requestPayload"].cursor
 
     def run(self) -> None:
         cloud, world = self._cloud, self._cloud.world

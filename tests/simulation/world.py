@@ -42,6 +42,7 @@ class Log:
     invoked: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Accepted launches, by job and stage."""
     handovers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Those that go on behind chunks that have been committed."""
     swept: int = 0
     """Events launched by sweeps."""
     multiplied: int = 0
@@ -204,6 +205,9 @@ class World:
 
 class Mortal:
     """How a process meets its fate; a worker's sandbox, a supervisor, a client."""
+
+    cursor = 0
+    """Of the event whose rest it may launch."""
 
     def check_time(self) -> None:
         """End here if the time is up."""
