@@ -111,6 +111,7 @@ class Client(Mortal):
             self._cloud.listener = listener
 
     def invoke(self, event: Event) -> None:
+        self._world.log.swept += event.repair
         self._cloud.launch(event, self.process, self)
 
     def withdraw(self, job: str) -> bool:

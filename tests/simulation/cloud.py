@@ -111,7 +111,7 @@ class Cloud:
         key = (event.job, event.stage)
         world.log.invoked[key] += 1
         world.log.handovers[key] += event.cursor > cursor
-        if world.nature.happens("lose"):
+        if not self.is_pool and world.nature.happens("lose"):
             world.log.lost += 1
             return
         if not self.is_pool and world.nature.happens("drop"):
@@ -288,6 +288,7 @@ class Supervisor(Mortal):
 
     def _again(self) -> None:
         if self._tries < TRIES:
+            self._cloud.world.log.multiplied += 1  # it may have invoked before it failed
             self._cloud._tell(self._record, 60.0, self._tries + 1)
         else:
             self._cloud.world.log.lost += 1

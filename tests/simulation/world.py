@@ -140,6 +140,7 @@ class World:
             raise Killed
         if fate is Fate.ANSWER_LOST:
             raise StoreError(f"Could not {verb} {key!r}: connection reset")
+        self.log.multiplied += verb == "invoke"
         self.scheduler.pause(self.nature.latency())
         return self._do(verb, key, act)  # REPEATED
 
