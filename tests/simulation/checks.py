@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from lambdamr_runtime.barrier import Report
+from lambdamr_runtime.barrier import Report, read_end
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.errors import JobFailed, StoreError, TaskLost, TaskTimeout
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
+from lambdamr_runtime.mapreduce import read_part
 from lambdamr_runtime.outputs import SUCCESS, success
-from lambdamr_runtime.references import read_outcome
+from lambdamr_runtime.references import read_outcome, value_of
 from lambdamr_runtime.wire import CLIENT, FrameKind, StageKind
 from tests.simulation.jobs import WORDS
 from tests.simulation.world import World, current, require
@@ -38,7 +39,7 @@ def check(history: "History") -> None:
     excuses = _excuses(history, report)
     statuses = set(history.template.statuses)
     if CancelledError in excuses:
-        statuses.add("cancelled")
+        statuses |= {"cancelled", "done"}  # what is cancelled does not fail
     if set(excuses) - {CancelledError, JobFailed}:
         statuses.add("failed")
     if CancelledError in excuses and len(history.submission.manifest.stages) > 1:
@@ -51,9 +52,11 @@ def check(history: "History") -> None:
 
 
 def _report(world: World, job: str) -> Report:
-    key = JobKeys(job).report
-    require(key in world.objects.data, "the job has no report")
-    return Report.decode(world.objects.data[key], key)
+    """Return how the job ended; a tombstone is an end too, whose writer may be gone."""
+    end = read_end(world.plain, JobKeys(job))
+    require(end is not None, "the job has no end")
+    assert end is not None
+    return end
 
 
 def _excuses(history: "History", report: Report) -> tuple[type[BaseException], ...]:
@@ -175,16 +178,27 @@ def _check_output(history: "History", report: Report) -> None:
     if report.status != "done":
         require(not found, f"a job that is {report.status} leaves {sorted(found)}")
         return
-    client = history.client
     if SUCCESS in found:
         require(found.pop(SUCCESS) == success(history.job), "_SUCCESS is another job's")
     else:
         require(list(found) == ["all.txt"], "there is no _SUCCESS")
     text = b"".join(found[name] for name in sorted(found)).decode()
-    expected = "".join(f"{key}\t{value}\n" for key, value in client.items)
+    expected = "".join(f"{key}\t{value}\n" for key, value in _items(history))
     require(text == expected, "the output is not the result")
-    wanted = sorted(uri.rpartition("/")[2] for uri in client.outputs)
-    require(sorted(found) == wanted, f"the output is {sorted(found)}, named are {wanted}")
+    outputs = history.client.outputs
+    wanted = sorted(uri.rpartition("/")[2] for uri in outputs)
+    require(not outputs or sorted(found) == wanted, f"there is {sorted(found)}, not {wanted}")
+
+
+def _items(history: "History") -> Iterator[tuple[Any, Any]]:
+    """Yield the pairs of the parts that count."""
+    world, manifest = history.world, history.submission.manifest
+    run = StageRun.of(manifest, len(manifest.stages) - 2)
+    for chunk in range(run.plan.chunks):
+        key = run.keys.outcome(run.plan.group_of(chunk), chunk)
+        for frame in read_outcome(world.plain, key)[1]:
+            part = value_of(frame, key).part
+            yield from read_part(world.objects.data[part], part)
 
 
 __all__ = ["CLIENT", "check"]

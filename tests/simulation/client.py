@@ -13,7 +13,7 @@ from lambdamr.tracking import Poller
 from lambdamr_runtime.errors import LambdamrError
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Event, Manifest, StageKind
-from tests.simulation.cloud import Cloud, swept
+from tests.simulation.cloud import Cloud, ThrottledOut, swept
 from tests.simulation.faults import Fate
 from tests.simulation.scheduler import Process, VirtualMachine
 from tests.simulation.store import SimulatedStore
@@ -78,7 +78,7 @@ class Client(Mortal):
         job = self.job
         assert job is not None
         job.wait(None)
-        self.values = [_outcome_of(future) for future in job.stages[-1].futures]
+        values = [_outcome_of(future) for future in job.stages[-1].futures]
         if job.manifest.stages[0].kind is StageKind.MAP:
             whole = Job(job, None)
             try:
@@ -87,6 +87,7 @@ class Client(Mortal):
                 self.outputs = whole.outputs
             except (Exception, CancelledError) as error:
                 self.result = error
+        self.values = values
 
     def _cancel(self) -> None:
         """Cancel the job, or some of its tasks."""
@@ -149,13 +150,17 @@ class Bystander(Mortal):
             cloud.world.objects, cloud.world.requester(self.process, self)
         )
 
-    def sweep(self, manifest: Manifest) -> int:
-        return swept(
-            self._cloud,
-            manifest,
-            self._store,
-            lambda event: self._cloud.launch(event, self.process, self),
-        )
+    def sweep(self, manifest: Manifest) -> None:
+        """Have a job mended; where that fails, the next look may."""
+        try:
+            swept(
+                self._cloud,
+                manifest,
+                self._store,
+                lambda event: self._cloud.launch(event, self.process, self),
+            )
+        except ThrottledOut:
+            return
 
     def fate(self, verb: str, writes: bool) -> Fate:
         return Fate.FINE

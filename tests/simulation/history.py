@@ -98,7 +98,8 @@ class History:
                 self._mend(bystander)
             elif not cloud.pending and self._is_stored() and not self._has_report():
                 scheduler.pause(2 * LOOK_S)
-                if not cloud.pending and not self._has_report():
+                is_gone = self.client.process.dead or self.client.error is not None
+                if not is_gone and not cloud.pending and not self._has_report():
                     require(self.is_excused, "the job does not end: nothing runs or is to come")
                     self._mend(bystander)
 

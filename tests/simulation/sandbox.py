@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tests.simulation.cloud import Cloud
 
 
+ZOMBIE_S = 60.0
+"""How long a sandbox that was given up may go on once it has woken up."""
+
+
 class Child(Process):
     """The process that runs tasks."""
 
@@ -197,7 +201,7 @@ class Sandbox(Mortal):
         if given_up and not self._is_zombie:
             assert self._event is not None
             self._is_zombie = True
-            self._ends_s = FOREVER
+            self._ends_s = self.process.stalled_until + ZOMBIE_S
             self._cloud.failed(self._event, "RetriesExhausted", "Runtime.ExitError", "frozen")
 
     def die(self) -> None:
