@@ -14,6 +14,7 @@ PEERS := lithops ray distributed
 
 VENV := .venv
 BENCH_VENV := .venv-bench
+EMULATOR_VENV := .venv-emulator
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -25,7 +26,7 @@ help:
 demo: $(VENV)/.run
 	@$(VENV)/bin/python examples/word_count.py
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(EMULATOR_VENV)/.ready
 	$(VENV)/bin/python -m pytest -q
 
 check: $(VENV)/.dev
@@ -38,7 +39,7 @@ bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks.engine $(BENCH_ENGINE)
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) $(EMULATOR_VENV) $(EMULATOR_VENV).lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, three stages: what a run, the tests and the checks need.
@@ -54,6 +55,11 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.dev: $(VENV)/.test
 	$(VENV)/bin/python $(PIP) install -e '.[dev]'
+	@touch $@
+
+# The AWS emulator of the tests; nothing of lambdamr may be installed beside it.
+$(EMULATOR_VENV)/.ready: tests/emulator.txt $(VENV)/.test
+	$(VENV)/bin/python -m tests.emulator
 	@touch $@
 
 # Each peer by itself: one that has no build for this Python is left out of the table.

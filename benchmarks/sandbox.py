@@ -66,14 +66,17 @@ class _Queue:
     def __init__(self) -> None:
         self.events: list[bytes] = []
 
-    def invoke(self, event: bytes) -> None:
-        self.events.append(event)
+    def invoke(self, events: bytes) -> None:
+        self.events += events.splitlines()
 
     def take(self, job: bytes) -> bytes:  # noqa: ARG002 - the protocol's
         return b""
 
     def is_gone(self) -> bool:
         return False
+
+    def remaining_s(self) -> float:
+        return float("inf")
 
 
 def in_kept_child(root: str) -> Run:

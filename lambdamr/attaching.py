@@ -1,8 +1,11 @@
 """Back to jobs that were submitted earlier, by this process or another one."""
 
 import threading
+from collections.abc import Callable
 
+from lambdamr.backend import RemoteBackend
 from lambdamr.config import absolute_root, load_config
+from lambdamr.deployment import load_profile
 from lambdamr.executor import Executor
 from lambdamr.futures import Futures
 from lambdamr.job import Job
@@ -31,11 +34,17 @@ def attach(
              not know how it was asked for when it was submitted: say it again here.
     Raises:  JobNotFound; RuntimeMismatch: made with another Python or release.
     """
-    tracked, executor = _track(job_id, absolute_root(root) if root else load_config().root)
+    tracked, executor = _track(job_id, absolute_root(root) if root else default_root())
     bars = executor.bars()
     if tracked.manifest.stages[0].kind is StageKind.MAP:
         return Job(tracked, bars)
     return Futures(tracked.stages[-1].futures, return_exceptions, bars)
+
+
+def default_root() -> str:
+    """Return where jobs are looked for: at the deployed runtime, else as configured."""
+    deployment = load_profile()
+    return deployment.root if deployment is not None else load_config().root
 
 
 def attach_stage(job_id: str, root: str, stage: int) -> Futures:
@@ -70,13 +79,22 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
 def follow(job: TrackedJob) -> None:
     """Follow a job that somebody launched, and run it here once that client is gone."""
     backend = job.backend
+    if isinstance(backend, RemoteBackend):
+        job.take_over = backend.watch(job, is_new=False)
+    else:
+        job.take_over = _taking_over(job)
+    job.launch = Launch.LAUNCHED
+    job.poller.add(job)
+    job.poller.look()
+
+
+def _taking_over(job: TrackedJob) -> Callable[[], None]:
+    """Return what runs a job here, as soon as its client is gone."""
+    backend = job.backend
 
     def take_over() -> None:
         if not is_alive(backend.store.root, job.manifest.owner):
             sweep(backend.store, job.manifest, backend.invoke, job.poller.machine.time())
             job.take_over = None  # after a sweep that failed, the next look sweeps again
 
-    job.launch = Launch.LAUNCHED
-    job.take_over = take_over
-    job.poller.add(job)
-    job.poller.look()
+    return take_over

@@ -1,8 +1,11 @@
 """What an executor asks of the place where its jobs run."""
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from lambdamr.submission import Submission
+    from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.store import Store
     from lambdamr_runtime.wire import Event
 
@@ -60,4 +63,31 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Stop what was started."""
+        ...
+
+
+@runtime_checkable
+class RemoteBackend(Backend, Protocol):
+    """A backend of machines that are not this one: what is refused is refused before launch."""
+
+    def invoke_all(self, events: "Sequence[Event]") -> None:
+        """Launch several events, side by side."""
+        ...
+
+    def check(self, submission: "Submission", exclude: Sequence[str]) -> None:
+        """Refuse a job that cannot run there.
+
+        Args:  exclude: modules that the user says are not needed there.
+        """
+        ...
+
+    def check_access(self, reads: Iterable[str], writes: Iterable[str]) -> None:
+        """Refuse inputs and outputs that cannot be reached from there."""
+        ...
+
+    def watch(self, job: "TrackedJob", is_new: bool) -> Callable[[], None]:
+        """Return what is called at every look at a job that found nothing new.
+
+        Args:  is_new: whether it is launched now; else it may be at rest for long.
+        """
         ...

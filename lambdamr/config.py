@@ -60,6 +60,8 @@ def absolute_root(root: str) -> str:
 
 
 def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    if "AWS_LAMBDA_FUNCTION_NAME" in environment:  # nobody's home, and no platformdirs
+        return {}
     path = environment.get("LAMBDAMR_CONFIG") or _default_path()
     if not os.path.exists(path) and "LAMBDAMR_CONFIG" not in environment:
         return {}

@@ -43,9 +43,15 @@ class Deployment:
     packages: Mapping[str, str]
     """Distribution and version of everything in the layers."""
     read: tuple[str, ...] = ()
-    """URIs that the role may read beside the root."""
+    """URIs that the role may read beside the root: everything that begins so."""
     write: tuple[str, ...] = ()
-    """URIs that the role may write beside the root."""
+    """URIs that the role may write beside the root: everything that begins so."""
+    requirements: tuple[str, ...] = ()
+    """What the user added to the layer, in pip's format."""
+    account: str = ""
+    """Number of the AWS account."""
+    recursive: bool = True
+    """Whether the worker may invoke itself without end: RecursiveLoop is Allow."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()
@@ -58,9 +64,10 @@ class Deployment:
         """
         try:
             record = json.loads(data)
-            record["read"], record["write"] = tuple(record["read"]), tuple(record["write"])
+            for name in ("read", "write", "requirements"):
+                record[name] = tuple(record.get(name, ()))
             return cls(**record)
-        except (ValueError, TypeError, LookupError) as error:
+        except (AttributeError, ValueError, TypeError, LookupError) as error:
             raise CorruptObject(
                 f"{source} is not the record of a deployed runtime: {error}. "
                 "Run `lambdamr deploy-runtime`."

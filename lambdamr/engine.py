@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from lambdamr.backend import Backend
+from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.machine import Machine
 from lambdamr.submission import Submission
 from lambdamr.tracked import Launch, TrackedJob
@@ -28,6 +28,8 @@ class Engine:
 
     def start(self, submission: Submission) -> TrackedJob:
         """Store and launch a job; one that waits for futures is launched by the last of them."""
+        if isinstance(self.backend, RemoteBackend):
+            self.backend.check(submission, submission.exclude)
         job = TrackedJob(submission.manifest, self.backend, self.poller)
         job.modules = submission.modules
         if not submission.awaited:
@@ -56,6 +58,8 @@ class Engine:
             return
         if not any(job.pending):
             self._end_empty(job)
+        if isinstance(self.backend, RemoteBackend):
+            job.take_over = self.backend.watch(job, is_new=True)
         self.poller.add(job)
         try:
             submission.launch(self.backend, self.poller.machine.time())

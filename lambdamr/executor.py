@@ -13,6 +13,7 @@ from lambdamr.futures import Data, Future, Futures, Progress
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
+    from lambdamr.deployment import Deployment
     from lambdamr.engine import Engine
     from lambdamr.inputs import Input
     from lambdamr.job import Job
@@ -34,11 +35,13 @@ class Executor:
     Making one costs nothing: workers start with the first call. Use it as a context manager, or
     call `shutdown`; leaving the context by an exception cancels what has not ended.
 
-    Args:    backend: "local", or an object that obeys lambdamr.backend.Backend; None: local.
+    Args:    backend: "local", "aws", or an object that obeys lambdamr.backend.Backend; None: AWS
+             where a runtime is deployed (`lambdamr deploy-runtime`), else local.
              workers: worker processes, >= 1; None: the cores that this process may use.
              memory_mb: memory of a worker, MiB; a task over it is TaskOutOfMemory. None: no limit.
              timeout_s: time limit of one task; a task over it is TaskTimeout. None: no limit.
-             concurrency: most tasks of one job at a time; None: workers.
+             concurrency: most tasks of one job at a time; None: workers; on AWS a share of what
+             the account has free.
              progress: bars while waiting; None: where a person watches.
              root: the directory where jobs are stored; None: as configured.
              serializer: "cloudpickle" or "dill" (an extra), for code.
@@ -67,8 +70,8 @@ class Executor:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
         if serializer == "dill" and find_spec("dill") is None:
             raise ModuleNotFoundError('serializer="dill" needs dill: pip install "lambdamr[dill]"')
-        if backend not in (None, "local") and not hasattr(backend, "invoke"):
-            raise ValueError(f'backend must be "local", None or a backend, got {backend!r}')
+        if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
+            raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
         config = load_config()
         self._workers = workers or config.workers
         self._memory_mb = memory_mb or config.memory_mb or 0
@@ -79,6 +82,7 @@ class Executor:
         self._is_placed = root is not None
         self._config = config
         self._packing = (serializer, _names(include_modules), _names(exclude_modules))
+        self._kind = backend if isinstance(backend, str) else None
         self._given_backend = None if isinstance(backend, str) else backend
         self._engine: Engine | None = None
         self._lock = threading.Lock()
@@ -389,13 +393,39 @@ class Executor:
         if worker is not None and not self._is_placed:
             from lambdamr.nested import NestedBackend
 
-            return NestedBackend(worker, self._memory_mb)
+            return NestedBackend(worker, self._memory_mb or worker.memory_mb)
+        deployment = self._deployment()
+        if deployment is not None:
+            from lambdamr.aws.backend import AwsBackend
+
+            self._root = deployment.root
+            return AwsBackend(deployment, self._concurrency or self._workers, self._memory_mb)
         from lambdamr.local import LocalBackend, usable_cores
         from lambdamr_runtime.limits import LANES_PER_WORKER
 
         workers = self._workers or usable_cores()
         width = self._concurrency or workers * LANES_PER_WORKER
         return LocalBackend(self._root, workers, self._memory_mb, width, self._config.keep_days)
+
+    def _deployment(self) -> "Deployment | None":
+        """Return the runtime that this executor uses; None: it works on this machine.
+
+        Raises:  RuntimeMismatch: AWS is asked for, but nothing is deployed.
+        """
+        from lambdamr.deployment import load_profile
+
+        if self._root.startswith("s3://") and self._kind != "local":
+            from lambdamr.aws.backend import deployment_at
+
+            return deployment_at(self._root)
+        if self._kind == "local" or (self._is_placed and self._kind != "aws"):
+            return None
+        deployment = load_profile()
+        if deployment is None and self._kind == "aws":
+            from lambdamr_runtime.errors import RuntimeMismatch
+
+            raise RuntimeMismatch("No runtime is deployed. Run `lambdamr deploy-runtime`.")
+        return deployment
 
 
 _NO_KEYWORDS: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.futures import Futures, Progress, as_completed
 from lambdamr.submission import StageDraft
 from lambdamr_runtime.errors import CorruptObject, DuplicateKey, JobFailed, ReceiptMismatch
@@ -17,7 +18,6 @@ from lambdamr_runtime.wire import StageKind
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from lambdamr.backend import Backend
     from lambdamr.output import Output
     from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.barrier import Report, Totals
@@ -89,6 +89,8 @@ def map_reduce_drafts(
     tuning = Tuning(options.spill_share or SPILL_SHARE, options.merge_width)
     planned = _planned_inputs(inputs, backend, combine)
     args = planned.args
+    if isinstance(backend, RemoteBackend):
+        backend.check_access(planned.objects, [] if output is None else [output.uri])
     if output is not None:
         output.check(planned.uris, planned.objects, backend.store)
 

@@ -343,7 +343,7 @@ class _Pool:
             return
         verb, body = message
         if verb is Verb.INVOKE:
-            self._queue.append(Event.decode(body))
+            self._queue.extend(map(Event.decode, body.splitlines()))
             self._dispatch()
         elif verb is Verb.TAKE:
             with contextlib.suppress(OSError):  # it died: its own event will be repaired

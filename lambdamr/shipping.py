@@ -337,6 +337,18 @@ def reached(names: Iterable[str], exclude: Sequence[str] = ()) -> list[str]:
     return [module.name for module in _reach(names, exclude)]
 
 
+def foreign(names: Iterable[str], exclude: Sequence[str] = ()) -> frozenset[str]:
+    """Return the top-level modules that *names* need of others: none of the user's own.
+
+    What a module imports anywhere counts, in a `try` too.
+    """
+    own = _reach(names, exclude)
+    needed = set(names).union(*map(_needs, own))
+    return frozenset(
+        top for top in {name.partition(".")[0] for name in needed} if top and not is_own(top)
+    )
+
+
 def _reach(names: Iterable[str], exclude: Sequence[str]) -> list[_Module]:
     """Return the modules behind `reached`, sorted by name."""
     found: dict[str, _Module] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from lambdamr.backend import Backend
+from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.packing import PackedFunction, Packer, pack_function
 from lambdamr_runtime.errors import ArgumentNotSerializable
 from lambdamr_runtime.keys import FUNCTIONS, JobKeys, StageKeys, function_key, new_job_id
@@ -69,6 +69,8 @@ class Submission:
     """Futures among the arguments: to be done before the launch."""
     modules: frozenset[str] = frozenset()
     """Names of modules that the pickles refer to."""
+    exclude: tuple[str, ...] = ()
+    """Modules that the user says are not needed where the job runs."""
 
     def store(self, store: "Store", known: set[str]) -> None:
         """Write what workers will read, the manifest last.
@@ -87,7 +89,11 @@ class Submission:
         from lambdamr_runtime.barrier import top_events
 
         first = next((i for i, stage in enumerate(self.manifest.stages) if stage.tasks), 0)
-        for event in top_events(self.manifest, self.encoded, first, now_s):
+        events = top_events(self.manifest, self.encoded, first, now_s)
+        if isinstance(backend, RemoteBackend):
+            backend.invoke_all(events)
+            return
+        for event in events:
             backend.invoke(event)
 
 
@@ -117,7 +123,9 @@ def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) ->
     manifest = Manifest(job, tuple(stages), time(), backend.owner)
     awaited = tuple(packer.futures.values())
     modules = frozenset(packer.modules)
-    return Submission(manifest, manifest.encode(), tuple(objects), awaited, modules)
+    return Submission(
+        manifest, manifest.encode(), tuple(objects), awaited, modules, packing.exclude_modules
+    )
 
 
 def _stage(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import lambdamr
+from tests.emulator import ministack  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session", autouse=True)

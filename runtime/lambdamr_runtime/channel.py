@@ -15,9 +15,9 @@ class Verb(enum.IntEnum):
     ENDED = 2
     """up: the event has ended; a body is the event to go on with, in a fresh process"""
     INVOKE = 3
-    """up: launch this event"""
+    """up: launch these events, one a line"""
     LAUNCHED = 4
-    """down: the event is launched"""
+    """down: they are launched"""
     TAKE = 5
     """up: give me a queued event of this job"""
     TAKEN = 6

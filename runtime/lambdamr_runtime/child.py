@@ -9,13 +9,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from lambdamr_runtime import context
 from lambdamr_runtime.barrier import Report, end_job
 from lambdamr_runtime.channel import Channel, Verb
+from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.clock import SystemClock
 from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import LambdamrError
@@ -30,6 +31,7 @@ from lambdamr_runtime.limits import (
 )
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import KEPT_THREAD, Hygiene, Output, ProgressPage, Spool
+from lambdamr_runtime.stealing import Stealer
 from lambdamr_runtime.store import Store, local_path, open_store
 from lambdamr_runtime.wire import Event, Frame
 from lambdamr_runtime.worker import Host, Worker
@@ -53,10 +55,15 @@ class Settings:
     memory_mb: int = 0
     """Limit of a task's process, MiB; 0: none."""
     workers: int = 1
-    """Tasks that run at a time, here and elsewhere."""
+    """Tasks that run at a time, here and elsewhere; 0: as many as the running stage has lanes."""
     owner: str = ""
     hints: int = -1
     """Descriptor to write hints of commits to; -1: none."""
+    slice_s: float = SLICE_S
+    """How long a lane keeps this worker where others may wait for it."""
+    steals: bool = False
+    """Whether a waiting task looks in the store for chunks of its nested jobs: no queue can be
+    asked for them."""
     private: int = -1
     """Descriptor of the parent's own, which the child closes; -1: none."""
 
@@ -100,9 +107,11 @@ def child_main(settings: Settings, shared: Shared, channel: Channel, alive: int)
             os.close(settings.private)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         shared.output.redirect()
+        _forget_log_handlers()
         faulthandler.enable(shared.stack)
         faulthandler.register(STACK_SIGNAL, shared.stack, all_threads=True)
         os.makedirs(settings.scratch, exist_ok=True)
+        _volunteer()
         _serve(settings, shared, _Link(channel))
     except BaseException as error:  # the last line of the process: say what ended it
         import traceback
@@ -125,6 +134,22 @@ def _end_with_parent(alive: int) -> None:
     fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
 
 
+def _forget_log_handlers() -> None:
+    """What tasks log is theirs to keep; the parent's handlers would send it elsewhere."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger().handlers.clear()
+
+
+def _volunteer() -> None:
+    """Have the system, out of memory, end this process before its parent, which can tell of it."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:  # Linux only, and not everywhere
+        pass
+
+
 def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     store = open_store(settings.root)
     clock = SystemClock()
@@ -134,7 +159,7 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     tombstones = _TombstoneWatch(store, link, shared.page, look_s)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
     cache = Cache(_cache_bytes(settings.memory_mb))
-    turn = _Turn()
+    turn = _Turn(shared.page, settings.slice_s)
 
     def worker(
         watched: "_ProcessWatch | _NestedWatch",
@@ -143,10 +168,15 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     ) -> Worker:
         host = Host(
             link.invoke, _hinter(settings.hints), remaining_s, shared.spool.frames, clean,
-            look_s, near,
+            look_s, near, link.fan_out, began,
         )  # fmt: skip
         return Worker(store, clock, host, watched, modules, cache, settings.name)
 
+    def began(run: StageRun) -> None:
+        if not settings.workers and run.manifest.job == running[0]:
+            ctx.workers = run.stage.width
+
+    running = [""]
     nested = worker(_NestedWatch(shared), lambda: float("inf"), lambda: True)
 
     def run_nested(event: Event) -> None:
@@ -159,9 +189,10 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         finally:
             shared.output.give_back(held)
 
+    take = Stealer(store, clock).take if settings.steals else link.take
     ctx = Context(
-        store, link.invoke, clock, link.take, run_nested, settings.workers, settings.owner,
-        lambda: modules.archive, cache,
+        store, link.invoke, clock, take, run_nested, settings.workers or 1, settings.owner,
+        lambda: modules.archive, cache, settings.memory_mb,
     )  # fmt: skip
     context.enter(ctx)
     main = worker(_ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore)
@@ -171,6 +202,7 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         if message is None:
             return
         event = Event.decode(message[1])
+        running[0] = event.job
         tombstones.watch(event.job)
         turn.begin()
         try:
@@ -184,10 +216,14 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
 
 
 class _Turn:
-    """How long the running event keeps the worker, where others may wait for it."""
+    """How long the running event keeps the worker: others may wait for it, or the platform."""
+
+    def __init__(self, page: ProgressPage, slice_s: float) -> None:
+        self._page = page
+        self._slice_s = slice_s
 
     def begin(self) -> None:
-        self._end = time.monotonic() + SLICE_S
+        self._end = min(time.monotonic() + self._slice_s, self._page.ends())
 
     def remaining_s(self) -> float:
         return self._end - time.monotonic()
@@ -221,6 +257,12 @@ class _Link:
     def invoke(self, event: Event) -> None:
         with self._lock:
             self.channel.send(Verb.INVOKE, event.encode())
+            self.channel.receive()
+
+    def fan_out(self, events: Sequence[Event]) -> None:
+        """Launch several events, side by side where the parent can."""
+        with self._lock:
+            self.channel.send(Verb.INVOKE, b"\n".join(event.encode() for event in events))
             self.channel.receive()
 
     def take(self, job: str) -> Event | None:

@@ -74,6 +74,8 @@ class Context:
     archive: Callable[[], bytes] = bytes
     """Modules shipped with the running task; a nested job ships the same."""
     cache: Cache = field(default_factory=Cache)
+    memory_mb: int = 0
+    """Limit of this worker, MiB; 0: none."""
 
 
 _current: Context | None = None

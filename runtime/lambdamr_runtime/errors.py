@@ -15,7 +15,11 @@ LambdamrError
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
-├── InvocationRefused          the platform does not run a function, and waiting does not help
+├── InvocationFailed           a function could not be invoked, however often it was tried
+│   └── InvocationRefused      the platform does not run it, and waiting does not help
+├── DeployError                a runtime cannot be deployed, looked at or removed
+│   ├── MissingPermission      AWS refused a request to whoever signed it
+│   └── PackageTooLarge        code and packages exceed what a function may have
 ├── InvalidInput
 │   ├── InputNotFound
 │   ├── InputChanged           an input is not the one that was planned
@@ -36,16 +40,20 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "DeployError",
     "DuplicateKey",
     "InputChanged",
     "InputNotFound",
     "InvalidInput",
     "InvalidPairs",
+    "InvocationFailed",
     "InvocationRefused",
     "JobFailed",
     "JobNotFound",
     "LambdamrError",
+    "MissingPermission",
     "NotSerializable",
+    "PackageTooLarge",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",
@@ -121,8 +129,24 @@ class StoreError(LambdamrError):
     """The object store refused a request, or could not be reached."""
 
 
-class InvocationRefused(LambdamrError):
+class InvocationFailed(LambdamrError):
+    """A function could not be invoked, however often it was tried."""
+
+
+class InvocationRefused(InvocationFailed):
     """The platform refused to run a function; the message holds its reason and what mends it."""
+
+
+class DeployError(LambdamrError):
+    """A runtime cannot be deployed, looked at or removed; the message says what to do."""
+
+
+class MissingPermission(DeployError):
+    """AWS refused a request: whoever signed it lacks a permission, which the message names."""
+
+
+class PackageTooLarge(DeployError):
+    """Code and packages exceed what a function may have; the message names the largest."""
 
 
 class InvalidInput(LambdamrError):

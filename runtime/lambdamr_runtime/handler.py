@@ -24,8 +24,8 @@ class PoolLink:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    def invoke(self, event: bytes) -> None:
-        self._channel.send(Verb.INVOKE, event)
+    def invoke(self, events: bytes) -> None:
+        self._channel.send(Verb.INVOKE, events)
 
     def take(self, job: bytes) -> bytes:
         self._channel.send(Verb.TAKE, job)
@@ -36,6 +36,9 @@ class PoolLink:
         """The pool sends nothing while an event runs, except the end of its connection."""
         ready, _, _ = select.select((self._channel,), (), (), 0)
         return bool(ready)
+
+    def remaining_s(self) -> float:
+        return float("inf")
 
 
 def main(settings: str) -> None:

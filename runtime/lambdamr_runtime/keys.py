@@ -23,6 +23,7 @@ from lambdamr_runtime.errors import CorruptObject
 JOBS = "jobs/"
 FUNCTIONS = "functions/"
 DATA = "data/"
+SHUFFLE = "shuffle/"
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -129,7 +130,7 @@ class StageKeys:
         import hashlib  # OpenSSL is slow to load, and only shuffle objects need it
 
         digit = hashlib.blake2s(f"{self.job}/{task}".encode(), digest_size=1).hexdigest()[0]
-        return f"shuffle/{digit}/{self.job}/{self.stage}/{task}.{execution}"
+        return f"{SHUFFLE}{digit}/{self.job}/{self.stage}/{task}.{execution}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class JobKeys:
 
     @property
     def shuffle_prefixes(self) -> tuple[str, ...]:
-        return tuple(f"shuffle/{digit:x}/{self.job}/" for digit in range(16))
+        return tuple(f"{SHUFFLE}{digit:x}/{self.job}/" for digit in range(16))
 
     def stage(self, stage: str) -> StageKeys:
         return StageKeys(self.job, stage)

@@ -10,6 +10,37 @@ MIB = 1024 * KIB
 EVENT_BYTES = 64 * KIB
 """Largest event that lambdamr sends. AWS takes 1 MB; small events keep a launch fast."""
 
+FREE_SHARE = 0.8
+"""Share of the account's free concurrency that a stage takes, unless `concurrency=` says more."""
+
+POOL_IDLE_S = 10
+"""Idle connections are dropped after so long: a sandbox that was frozen finds older ones dead."""
+
+INVOKE_PATIENCE_S = 60.0
+"""How long a launch that is throttled or finds AWS failing is repeated."""
+
+INVOKES_AT_ONCE = 16
+"""Launches under way at a time, of a client or a node of the tree; one takes about 30 ms."""
+
+END_RESERVE_S = 10.0
+END_RESERVE_SHARE = 0.2
+"""Before the function's own time limit a worker stops, this long or this share of it, whichever is
+less: to record what it stopped and hand over the rest of its lane."""
+
+LATE_SHARE = 0.1
+"""A task begun within this share of an invocation had all the time that there is."""
+
+RUNTIME_MEMORY_MB = 24
+"""Memory of a function that others than the task's process take: the runtime client and the
+watchdog, whose pages the fork shares."""
+
+GROWTH_SHARE = 0.06
+GROWTH_MB = 128
+"""What a process may grow between two looks of its watchdog, at most: the reserve for it."""
+
+STEAL_S = 2.0
+"""A waiting task runs chunks of its nested job itself if nobody has committed one for so long."""
+
 LIST_PAGE = 1000
 """Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
 
@@ -88,3 +119,64 @@ NEAR_LOOK_S = 0.2
 
 MEMORY_CHECK_S = 0.02
 """The watchdog reads the memory of a task's process this often."""
+
+# --- deploying to AWS ---------------------------------------------------------------------------
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+"""Python versions of AWS Lambda that lambdamr runs on."""
+
+ARCHITECTURES = ("x86_64", "arm64")
+"""Processors of AWS Lambda, as it names them."""
+
+OLD_GLIBC_PYTHONS = ("3.11",)
+"""These run on Amazon Linux 2 ..."""
+
+OLD_GLIBC = 26
+GLIBC = 34
+"""... whose glibc is 2.26; the others on Amazon Linux 2023, with 2.34."""
+
+DIRECT_UPLOAD_BYTES = 50 * MIB
+"""A larger zip cannot be part of a request; Lambda takes it from S3."""
+
+UNPACKED_BYTES = 250 * MIB
+"""Function and layers together, unpacked; no quota raises it."""
+
+MEMORY_MB = (128, 10_240)
+TIMEOUT_S = (1, 900)
+TMP_MB = (512, 10_240)
+"""What a function may be given, both ends included."""
+
+WORKER_MEMORY_MB = PLANNED_MEMORY_MB
+WORKER_TIMEOUT_S = 900
+WORKER_TMP_MB = 512
+"""What the worker is given if nobody says otherwise. Only used seconds are billed, so the
+longest limit costs nothing."""
+
+SUPERVISOR_MEMORY_MB = 256
+SUPERVISOR_TIMEOUT_S = 60
+"""It reads a few objects and invokes a function."""
+
+EVENT_AGE_S = 3600
+"""How long AWS tries to start a queued event before it counts as failed."""
+
+WORKER_RETRIES = 0
+SUPERVISOR_RETRIES = 2
+"""AWS's own retries of a failed event: none for workers, whose retries are ours and counted."""
+
+RECURSION_GUARD = 16
+"""AWS ends chains of so many invocations of functions by functions, unless told to allow them."""
+
+LOG_RETENTION_DAYS = (
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
+    3288, 3653,
+)  # fmt: skip
+"""What CloudWatch takes as the days that logs are kept."""
+
+WORKER_LOG_DAYS = 14
+"""How long logs are kept if nobody says otherwise."""
+
+EXPIRE_JOBS_DAYS = 14
+EXPIRE_SHARED_DAYS = 90
+"""Age at which S3 removes jobs and their shuffles; functions and data, which jobs share, later."""
+
+ABORT_UPLOADS_DAYS = 1
+"""Age at which S3 removes the parts of uploads that nobody finished."""

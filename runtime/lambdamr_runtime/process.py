@@ -47,10 +47,12 @@ class ProgressPage:
 
     _ROW = struct.Struct("<Qqqd16s")
     _BEAT = struct.Struct("<d")
+    _ENDS = struct.Struct("<d")
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
         self._number = 0
+        self.limit(float("inf"))
 
     def begin(self, chunk: int, task: int, deadline: float, execution: str) -> None:
         self._number += 1
@@ -74,6 +76,14 @@ class ProgressPage:
     def beaten_s(self) -> float:
         """Return when that was last said, on the monotonic clock."""
         return float(self._BEAT.unpack_from(self._page, self._ROW.size)[0])
+
+    def limit(self, ends: float) -> None:
+        """Say until when the running event may last, on the monotonic clock."""
+        self._ENDS.pack_into(self._page, self._ROW.size + self._BEAT.size, ends)
+
+    def ends(self) -> float:
+        """Return until when the running event may last, on the monotonic clock."""
+        return float(self._ENDS.unpack_from(self._page, self._ROW.size + self._BEAT.size)[0])
 
     def resume(self) -> None:
         """Count on from what an earlier process wrote."""

@@ -28,7 +28,10 @@ from lambdamr_runtime.child import Settings, Shared, child_main
 from lambdamr_runtime.errors import LambdamrError, StoreError
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import (
+    END_RESERVE_S,
+    END_RESERVE_SHARE,
     INFRASTRUCTURE_RETRIES,
+    LATE_SHARE,
     MEMORY_CHECK_S,
     TOMBSTONE_S,
 )
@@ -38,12 +41,15 @@ from lambdamr_runtime.wire import Death, DeathCause, Event
 
 _RUNTIME = os.path.dirname(__file__)
 
+KILLED_SHARE = 0.5
+"""A process that the system killed, and that used this share of its limit, was out of memory."""
+
 
 class Surroundings(Protocol):
     """Where the parent's events come from."""
 
-    def invoke(self, event: bytes) -> None:
-        """Launch an event; raises if that fails."""
+    def invoke(self, events: bytes) -> None:
+        """Launch events, one a line; raises if that fails."""
         ...
 
     def take(self, job: bytes) -> bytes:
@@ -52,6 +58,10 @@ class Surroundings(Protocol):
 
     def is_gone(self) -> bool:
         """Whether nobody waits for this worker any more."""
+        ...
+
+    def remaining_s(self) -> float:
+        """Seconds until the platform ends this worker; infinite where it does not."""
         ...
 
 
@@ -65,6 +75,7 @@ class Sandbox:
         self._looker = _Looker(settings)
         self._false_starts = 0
         """Children in a row that died before they could run anything."""
+        self._time = _Time()
 
     def start(self) -> None:
         """Fork the child, so that it is warm when the first event comes."""
@@ -74,12 +85,19 @@ class Sandbox:
     def run(self, event: Event, surroundings: Surroundings) -> None:
         """Run an event to its end, over the deaths of any number of children.
 
-        Raises:  StoreError: the child could not run it; nothing more was done.
+        Raises:  StoreError: the child could not run it; nothing more was done. What *surroundings*
+                 raises.
         """
         rest: Event | None = event
+        idle_deaths = 0
+        self._time = _Time.of(surroundings.remaining_s())
+        self._shared.page.limit(self._time.ends)
         while rest is not None:
             self.start()
             rest = self._run_once(rest, surroundings)
+            if rest is not None and rest.death is not None and rest.death.chunk < 0:
+                idle_deaths += 1
+                _check_idle(idle_deaths, rest.death)
 
     def stop(self) -> None:
         """End the child and everything it started."""
@@ -141,7 +159,11 @@ class Sandbox:
 
     def _answer(self, child: "_Child", verb: Verb, body: bytes, surroundings: Surroundings) -> None:
         if verb is Verb.INVOKE:
-            surroundings.invoke(body)
+            try:
+                surroundings.invoke(body)
+            except BaseException:  # it must not go on as if that were launched
+                self.stop()
+                raise
             child.answer(Verb.LAUNCHED)
         elif verb is Verb.TAKE:
             child.answer(Verb.TAKEN, surroundings.take(body))
@@ -152,10 +174,15 @@ class Sandbox:
             return self._autopsy(child, None, DeathCause.CRASH, "")
         self._shared.output.trim()
         running = self._shared.page.running()
-        if running is not None and time.monotonic() > running.deadline:
-            over = time.monotonic() - running.deadline
-            detail = f"it ran over its time limit (stopped {over:.2f} s after it)"
+        now = time.monotonic()
+        if running is not None and now > running.deadline:
+            detail = f"it ran over its time limit (stopped {now - running.deadline:.2f} s after it)"
             return self._autopsy(child, running, DeathCause.TIMEOUT, detail)
+        self._time.see(running, now)
+        if now > self._time.ends:
+            cause, detail = self._time.verdict()
+            self._time = _Time()  # what is left belongs to the record of this death
+            return self._autopsy(child, running, cause, detail)
         limit = self._settings.memory_mb
         used = child.memory_mb() if limit else 0.0
         if used > limit:
@@ -179,6 +206,9 @@ class Sandbox:
             cause, detail = DeathCause.LOST, f"being stopped for the task before it: {detail}"
         if cause is DeathCause.CRASH:
             detail = _exit_text(status)
+            if self._is_out_of_memory(status, child.last_mb):
+                cause = DeathCause.MEMORY
+                detail = f"the system, out of memory: it used {child.last_mb:.0f} MB or more"
         return Death(
             cause,
             detail,
@@ -188,6 +218,56 @@ class Sandbox:
             stack=users_stack(self._shared.take_stack()),
             log=self._shared.output.take().decode("utf-8", "backslashreplace"),
         )
+
+    def _is_out_of_memory(self, status: int, last_mb: float) -> bool:
+        """Whether the system killed a process that used much of its limit, for want of memory."""
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        limit = self._settings.memory_mb
+        return killed and 0 < limit * KILLED_SHARE < last_mb
+
+
+def _check_idle(deaths: int, death: Death) -> None:
+    """Raise if children of one event die again and again while no task runs."""
+    if deaths > INFRASTRUCTURE_RETRIES:
+        raise StoreError(
+            f"The process for tasks ended {deaths} times while none ran, at last by "
+            f"{death.detail}.\n{death.log}"
+        )
+
+
+class _Time:
+    """How long an event may last before the platform ends the whole worker."""
+
+    def __init__(self, ends: float = float("inf"), whole_s: float = float("inf")) -> None:
+        self.ends = ends
+        """On the monotonic clock: what runs then is stopped."""
+        self._whole_s = whole_s
+        self._number = -1
+        self._seen = 0.0
+
+    @classmethod
+    def of(cls, remaining_s: float) -> "_Time":
+        """Return that of an event that begins now."""
+        if remaining_s == float("inf"):
+            return cls()
+        whole_s = remaining_s - min(END_RESERVE_S, END_RESERVE_SHARE * remaining_s)
+        return cls(time.monotonic() + whole_s, whole_s)
+
+    def see(self, running: Running | None, now: float) -> None:
+        """Remember since when the running task runs."""
+        number = running.number if running else -1
+        if number != self._number:
+            self._number, self._seen = number, now
+
+    def verdict(self) -> tuple[DeathCause, str]:
+        """Return what the end of the time means for the running task.
+
+        One that was begun late is tried again, first in its invocation, with all the time there is.
+        """
+        ran_s = self._whole_s - (self.ends - self._seen)
+        detail = f"it ran into the time limit of its function, after {self._whole_s - ran_s:.1f} s"
+        is_late = ran_s > LATE_SHARE * self._whole_s
+        return (DeathCause.LOST if is_late else DeathCause.TIMEOUT), detail
 
 
 class _Looker:
@@ -241,6 +321,8 @@ class _Child:
         self.ready = False
         """Whether it has sent anything."""
         self._status: int | None = None
+        self.last_mb = 0.0
+        """Its memory when that was last looked at."""
 
     @classmethod
     def fork(cls, settings: Settings, shared: Shared) -> "_Child":
@@ -290,9 +372,10 @@ class _Child:
         """Return the resident memory, MiB; 0 where the system does not tell."""
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * _PAGE_MB
+                self.last_mb = int(file.read().split()[1]) * _PAGE_MB
         except (OSError, IndexError):
             return 0.0
+        return self.last_mb
 
 
 _PAGE_MB = resource.getpagesize() / 2**20

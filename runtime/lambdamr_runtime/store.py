@@ -308,6 +308,10 @@ def _backend_of(root: str) -> ObjectStore:
         return LocalStore(prefix=path)
     if root.startswith("memory:"):
         return MemoryStore()
+    if root.startswith("s3://"):
+        from lambdamr_runtime.s3 import s3_backend  # only where S3 is used
+
+        return s3_backend(root)
     return from_url(root)
 
 

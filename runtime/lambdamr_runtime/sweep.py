@@ -26,7 +26,7 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
     if not any(stage.tasks for stage in manifest.stages):
         end_empty(store, manifest, now_s)
         return 0
-    run = _current_stage(store, manifest)
+    run = current_stage(store, manifest)
     events = [
         Event(manifest.job, run.index, lane, lane + 1, repair=True, sent_s=now_s)
         for lane in _open_lanes(store, run)
@@ -36,7 +36,7 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
     return len(events)
 
 
-def _current_stage(store: Store, manifest: Manifest) -> StageRun:
+def current_stage(store: Store, manifest: Manifest) -> StageRun:
     """Return the first stage with tasks whose successor has not been launched, or the last one."""
     for index in range(len(manifest.stages) - 1):
         run = StageRun.of(manifest, index)

@@ -56,6 +56,10 @@ class Host:
     looks_first: bool = False
     """Look for a chunk's outcome before running it: it may be cancelled. A request per chunk,
     worth it where requests cost microseconds."""
+    fan_out: Callable[[Sequence[Event]], None] | None = None
+    """Launch several events, as `invoke` does; None: one by one."""
+    began: Callable[[StageRun], None] = lambda _: None
+    """Told of the stage that an event belongs to, before anything of it runs."""
 
 
 class Worker:
@@ -76,7 +80,9 @@ class Worker:
         self._host = host
         self._modules = modules
         self._cache = cache
-        self._barrier = Barrier(store, host.invoke, clock)
+        self._barrier = Barrier(store, host.invoke, clock, self._launch)
+        self._from = Event("", 0, 0, 1)
+        """The event that runs, from which others follow."""
         self._chunks = ChunkRunner(store, clock, watched, self._work, self._args, name)
         self._looked = clock.monotonic()
 
@@ -85,12 +91,19 @@ class Worker:
 
         Returns:  None, or the event to go on with in a fresh process: this one is not clean.
         """
+        if event.expires and self._clock.time() > event.expires:
+            event = replace(event, repair=True)
+        self._from = event
         run = StageRun.of(self._manifest(event), event.stage)
+        self._host.began(run)
         if event.death is not None:
             repaired = self._record_death(run, event, event.death)
             if repaired is None:
                 return None
             event = repaired
+            if self._host.remaining_s() <= 0:  # what died was stopped by the end of the time
+                self._launch([event])
+                return None
         if self._is_stale(event) and self._is_cancelled(run):
             if event.repair:
                 self._barrier.job_cancelled(run)
@@ -100,7 +113,9 @@ class Worker:
 
     def _run_lane(self, run: StageRun, event: Event) -> Event | None:
         chunks = event.only or run.plan.chunks_of(event.lo)
-        done = self._committed(run, chunks) if event.repair else frozenset[int]()
+        # Of a lane that comes late, others may have run chunks meanwhile.
+        looks = event.repair or (self._is_stale(event) and not self._host.looks_first)
+        done = self._committed(run, chunks) if looks else frozenset[int]()
         for chunk in list(itertools.takewhile(done.__contains__, chunks))[-1:]:
             self._mark_winner(run, chunk)  # who committed it may have died before it did
         slowest = 0.0
@@ -114,7 +129,7 @@ class Worker:
                 event, hi=event.lo + 1, cursor=position, attempt=0, sent_s=self._clock.time()
             )
             if slowest and self._host.remaining_s() < SLOWEST_MARGIN * slowest:
-                self._host.invoke(rest)
+                self._launch([rest])
                 return None
             attempt = event.attempt if position == event.cursor else 0
             outcome = self._run_chunk(run, chunk, attempt)
@@ -173,9 +188,26 @@ class Worker:
         marker = run.keys.launched(event.lo, event.hi)
         if event.repair and self._store.exists(marker):
             return
-        for lo, hi in children(event.lo, event.hi, tree_arity(run.plan.lanes)):
-            self._host.invoke(replace(event, lo=lo, hi=hi, cursor=0, attempt=0))
+        self._launch(
+            [
+                replace(event, lo=lo, hi=hi, cursor=0, attempt=0)
+                for lo, hi in children(event.lo, event.hi, tree_arity(run.plan.lanes))
+            ]
+        )
         self._store.create(marker, b"", new_execution_id())
+
+    def _launch(self, events: Sequence[Event]) -> None:
+        """Launch events that follow from the running one."""
+        now_s, cause = self._clock.time(), self._from
+        expires = now_s + cause.expires - cause.sent_s if cause.expires else 0.0
+        following = [
+            replace(event, sent_s=now_s, expires=expires, depth=cause.depth + 1) for event in events
+        ]
+        if self._host.fan_out is not None:
+            self._host.fan_out(following)
+            return
+        for event in following:
+            self._host.invoke(event)
 
     def _record_death(self, run: StageRun, event: Event, death: Death) -> Event | None:
         """Write what the dead execution left, and return the event that goes on after it."""

@@ -1,0 +1,1 @@
+"""The backend on AWS: functions that are deployed, and a bucket."""

@@ -1,0 +1,184 @@
+"""Deploying and removing: read what is there, plan, and, when told so, act.
+
+    look ─▶ State ─▶ settle ─▶ Settings ─▶ build ─▶ design ─▶ plan ─▶ Step… ─▶ apply
+      AWS                        pure       pip       pure      pure             AWS
+
+Every step may be repeated, and a run that was cut off is continued by the next: it reads what is
+there and plans the rest.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lambdamr.deploy.aws import Cloud
+from lambdamr.deploy.design import design
+from lambdamr.deploy.models import Resource, changes
+from lambdamr.deploy.naming import Names, Root
+from lambdamr.deploy.packaging import Archive, build_code, build_layer, check_size
+from lambdamr.deploy.planner import Action, Step, plan_deploy, plan_undeploy
+from lambdamr.deploy.refusals import is_there_already
+from lambdamr.deploy.settings import Options, Settings, settle
+from lambdamr.deploy.state import Keepers, State, read_state
+from lambdamr.deployment import RECORD_KEY
+from lambdamr_runtime.errors import DeployError
+
+log = logging.getLogger(__name__)
+
+BuildLayer = Callable[[Settings], Archive]
+Tell = Callable[[Step], None]
+"""Is told every step when it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done."""
+
+    names: Names
+    settings: Settings
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...]
+    """What the user should know beside the steps."""
+    code: Archive
+    layer: Archive
+
+
+def layer_of(settings: Settings) -> Archive:
+    """Return the layer that settings ask for."""
+    return build_layer(settings.target, settings.requirements)
+
+
+def plan(cloud: Cloud, names: Names, options: Options, build: BuildLayer = layer_of) -> Plan:
+    """Return what deploying with these options would do; nothing is changed.
+
+    Raises:  ValueError: an option that cannot be meant.   PackageTooLarge: see check_size.
+             MissingPermission, DeployError: AWS refused a look; pip found no packages.
+    """
+    keepers = Keepers(cloud, names)
+    state = read_state(keepers, Root.parse(options.root) if options.root else None)
+    settings = settle(options, names, state)
+    _check_bucket(keepers, settings)
+    code, layer = build_code(), build(settings)
+    check_size(code, layer)
+    steps = plan_deploy(design(names, settings, code, layer), state)
+    return Plan(names, settings, steps, _notes(names, settings, state), code, layer)
+
+
+def _check_bucket(keepers: Keepers, settings: Settings) -> None:
+    """Refuse a bucket of the user's that cannot be used."""
+    bucket, names = settings.root.bucket, keepers.names
+    if bucket == names.bucket:
+        return
+    region = keepers.buckets.region(bucket)
+    if region is None:
+        raise DeployError(
+            f"There is no bucket {bucket}. Make it first, or leave --root out: lambdamr makes "
+            f"{names.bucket}."
+        )
+    if region != names.region:
+        raise DeployError(
+            f"The bucket {bucket} is in {region} and the functions would be in {names.region}. "
+            f"Use --region {region}, or a bucket in {names.region}."
+        )
+
+
+def _notes(names: Names, settings: Settings, state: State) -> tuple[str, ...]:
+    notes = []
+    if settings.root.bucket != names.bucket:
+        notes.append(
+            f"The bucket {settings.root.bucket} is yours and stays as it is: give it a lifecycle "
+            f"rule that expires {settings.root.prefix}jobs/ and {settings.root.prefix}shuffle/."
+        )
+    if state.root and state.root != settings.root:
+        notes.append(f"Jobs under {state.root.uri} stay there; they are not moved.")
+    if settings.role:
+        notes.append(
+            f"The role {settings.role} is yours: `lambdamr doctor` shows what it must be allowed."
+        )
+    return tuple(notes)
+
+
+def apply(cloud: Cloud, plan: Plan, tell: Tell) -> None:
+    """Do what a plan says.
+
+    Raises:  MissingPermission, DeployError: AWS refused a step; those before it are done.
+    """
+    keepers = Keepers(cloud, plan.names, plan.settings.root, plan.code, plan.layer)
+    _do(keepers, plan.steps, tell)
+
+
+def _do(keepers: Keepers, steps: Sequence[Step], tell: Tell) -> None:
+    for step in steps:
+        keeper = keepers.of(step.resource)
+        log.debug("%s %s %s", step.action, step.resource.kind, step.resource.label)
+        match step.action:
+            case Action.CREATE:
+                _create(keepers, step.resource)
+            case Action.UPDATE:
+                keeper.update(step.present, step.resource)
+            case Action.DELETE:
+                keeper.delete(step.resource)
+        tell(step)
+
+
+def _create(keepers: Keepers, wanted: Resource) -> None:
+    """Create a resource, or finish it where our own request was repeated after a lost answer."""
+    keeper = keepers.of(wanted)
+    try:
+        keeper.create(wanted)
+    except DeployError as error:
+        present = keeper.find(wanted) if is_there_already(error) else None
+        if present is None:
+            raise
+        if changes(present, wanted):
+            keeper.update(present, wanted)
+
+
+# --- removing -----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What removing would do."""
+
+    steps: tuple[Step, ...]
+    data: Root | None
+    """Data in a bucket of the user's that go too; a bucket of ours goes with its data."""
+    kept: Root | None
+    """Data that stay."""
+
+
+def plan_removal(
+    cloud: Cloud, names: Names, delete_data: bool, root: Root | None = None
+) -> Removal:
+    """Return what removing a deployment would do; nothing is changed.
+
+    Args:    root: where it stores jobs, for one whose functions and records are gone already.
+    """
+    keepers = Keepers(cloud, names)
+    state = read_state(keepers, root)
+    place = state.root or root or names.own_root
+    left = _has_data(keepers, place)
+    steps = plan_undeploy(state, delete_data, left)
+    foreign = place.bucket != names.bucket
+    return Removal(
+        steps,
+        data=place if left and delete_data and foreign else None,
+        kept=place if left and not delete_data else None,
+    )
+
+
+def _has_data(keepers: Keepers, root: Root) -> bool:
+    """Whether anything but the record lies under a root."""
+    if keepers.buckets.region(root.bucket) is None:
+        return False
+    return keepers.buckets.has_others(root.bucket, root.prefix, f"{root.prefix}{RECORD_KEY}")
+
+
+def remove(cloud: Cloud, names: Names, removal: Removal, tell: Tell) -> None:
+    """Do what a removal says.
+
+    Raises:  MissingPermission, DeployError: AWS refused a step; those before it are done.
+    """
+    keepers = Keepers(cloud, names)
+    if removal.data:
+        keepers.buckets.empty(removal.data.bucket, removal.data.prefix)
+    _do(keepers, removal.steps, tell)
