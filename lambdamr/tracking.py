@@ -19,7 +19,7 @@ from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
 from lambdamr.machine import Machine, News, ThisMachine
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
-from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
+from lambdamr_runtime.errors import CorruptObject, InvocationFailed, JobFailed, StoreError
 from lambdamr_runtime.keys import last_number, new_execution_id
 from lambdamr_runtime.limits import (
     POLL_FIRST_S,
@@ -299,7 +299,7 @@ class Poller:
         except CorruptObject as error:
             reason = str(error)
             job.give_up(lambda *_: CorruptObject(reason), self._failed(reason))
-        except (StoreError, FileNotFoundError) as error:
+        except (StoreError, InvocationFailed, FileNotFoundError) as error:
             if not self._has_failed(job):
                 self._unreadable(job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs

@@ -85,8 +85,8 @@ def _check_invocations(world: World) -> None:
         lanes = world.run_of(job, stage).plan.lanes
         handovers = log.handovers[job, stage]
         most = (INFRASTRUCTURE_RETRIES + 2) * (lanes + handovers)
-        needed = lanes * (1 + log.deaths) + handovers + log.deaths
-        bound = min(most, needed) * (1 + log.multiplied) + log.swept
+        needed = lanes * (1 + log.deaths + log.swept) + handovers + log.deaths
+        bound = min(most * (1 + log.swept), needed) * (1 + log.multiplied) + log.swept
         require(count <= bound, f"{count} invocations of stage {stage}, at most {bound}")
 
 

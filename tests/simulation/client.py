@@ -1,19 +1,21 @@
 """A simulated client: the real Engine and Poller, which may die, and come back by attaching."""
 
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
 from lambdamr.attaching import follow
+from lambdamr.aws.watching import Net, last_sign_s, quiet_s
 from lambdamr.backend import Listener
 from lambdamr.engine import Engine
 from lambdamr.job import Job
 from lambdamr.submission import Submission
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
-from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.errors import InvocationFailed, LambdamrError
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Event, Manifest, StageKind
-from tests.simulation.cloud import Cloud, ThrottledOut, swept
+from tests.simulation.cloud import Cloud, swept
 from tests.simulation.faults import Fate
 from tests.simulation.scheduler import Process, VirtualMachine
 from tests.simulation.store import SimulatedStore
@@ -63,15 +65,15 @@ class Client(Mortal):
     def attach(self, job_id: str) -> None:
         """Come back to a job, as `lambdamr.attach` does."""
         key = JobKeys(job_id).manifest
+        poller = Poller(self, self.machine)
         try:
             manifest = Manifest.decode(self._world.plain.get(key), key)
-        except FileNotFoundError as error:
+            job = TrackedJob(manifest, self, poller)
+            follow(job)
+        except (LambdamrError, OSError) as error:
             self.error = error
             return
-        Engine(self, self.machine)
-        poller = Poller(self, self.machine)
-        self.job = TrackedJob(manifest, self, poller)
-        follow(self.job)
+        self.job = job
         self._collect()
 
     def _collect(self) -> None:
@@ -140,6 +142,22 @@ class Client(Mortal):
         self._world.scheduler.kill(self.process)
 
 
+class RemoteClient(Client):
+    """A client of functions in a cloud; obeys RemoteBackend."""
+
+    def invoke_all(self, events: Sequence[Event]) -> None:
+        self._cloud.launch_all(events, self.process, self)
+
+    def check(self, submission: Submission, exclude: Sequence[str]) -> None: ...
+    def check_access(self, reads: Iterable[str], writes: Iterable[str]) -> None: ...
+
+    def watch(self, job: TrackedJob, is_new: bool) -> Callable[[], None]:
+        now_s = self.machine.time()
+        since_s = now_s if is_new else last_sign_s(self.store, job.manifest)
+        patience_s = quiet_s(self._cloud.lifetime_s)
+        return Net(job, self.invoke, self.machine.time, patience_s, since_s)
+
+
 class Bystander(Mortal):
     """Somebody who looks at a job, and so mends it."""
 
@@ -159,7 +177,7 @@ class Bystander(Mortal):
                 self._store,
                 lambda event: self._cloud.launch(event, self.process, self),
             )
-        except ThrottledOut:
+        except InvocationFailed:
             return
 
     def fate(self, verb: str, writes: bool) -> Fate:

@@ -6,12 +6,12 @@
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lambdamr.backend import Listener
-from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.errors import InvocationFailed, LambdamrError
 from lambdamr_runtime.supervisor import DROPPED, Verdict, supervise
 from lambdamr_runtime.sweep import sweep
 from lambdamr_runtime.wire import Death, DeathCause, Event, Manifest
@@ -24,10 +24,6 @@ from tests.simulation.world import Mortal, World
 
 TRIES = 3
 """Of an invocation that is throttled, and of a supervisor that fails: then it is given up."""
-
-
-class ThrottledOut(LambdamrError):
-    """An invocation was refused as often as it was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +63,7 @@ class Cloud:
         self.slice_s = world.random.choice((0.05, 1.0, 5.0))
         """How long a lane keeps a sandbox of a pool."""
         self.places = world.random.choice((1, 2, 3)) if is_pool else world.random.choice((4, 100))
+        self.event_age_s = world.random.choice((5.0, 60.0, 3600.0))
         self.running = 0
         self.pending = 0
         """Deliveries, records and running invocations: 0 where nothing will happen any more."""
@@ -81,15 +78,17 @@ class Cloud:
     def launch(self, event: Event, process: Process, mortal: Mortal) -> None:
         """Invoke, as the real invokers do: again where it is throttled or the answer is lost.
 
-        Raises:  ThrottledOut.
+        Raises:  InvocationFailed.
         """
         world = self.world
         request = world.requester(process, mortal)
+        if not event.expires and not self.is_pool:
+            event = replace(event, expires=event.sent_s + self.event_age_s)
         if event.stage:
             world.check_order(event.job, event.stage)
         name = f"{event.stage}/{event.lo}-{event.hi}@{event.cursor}"
         for again in range(TRIES):
-            if world.nature.happens("throttle"):
+            if not self.is_pool and world.nature.happens("throttle"):
                 world.scheduler.pause(world.nature.latency() * 2**again)
                 continue
             try:
@@ -98,7 +97,21 @@ class Cloud:
                 world.log.multiplied += 1
                 continue
             return
-        raise ThrottledOut(f"{name} could not be invoked")
+        raise InvocationFailed(f"{name} could not be invoked")
+
+    def launch_all(self, events: Sequence[Event], process: Process, mortal: Mortal) -> None:
+        """Invoke several: each is tried, whatever becomes of the others.
+
+        Raises:  InvocationFailed: of the first that failed.
+        """
+        failed: list[InvocationFailed] = []
+        for event in events:
+            try:
+                self.launch(event, process, mortal)
+            except InvocationFailed as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def accept(self, event: Event, cursor: int) -> None:
         """Take an event; what becomes of it is decided now.
@@ -172,9 +185,7 @@ class Cloud:
             self._refill()
 
     def take(self, job: str) -> Event | None:
-        """Give a queued event to a task that waits for its job."""
-        if not self.is_pool:
-            return None
+        """Give a queued event of a pool to a task that waits for its job."""
         found = next((each for each in self._queued if each.event.job == job), None)
         if found is None:
             return None

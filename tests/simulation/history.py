@@ -6,7 +6,7 @@ from lambdamr_runtime import context, keys
 from lambdamr_runtime.keys import JobKeys
 from tests.simulation import world as worlds
 from tests.simulation.checks import check
-from tests.simulation.client import Bystander, Client
+from tests.simulation.client import Bystander, Client, RemoteClient
 from tests.simulation.cloud import Cloud, Rules
 from tests.simulation.jobs import TEMPLATES, Mutable, Template, submission_of
 from tests.simulation.world import World, require
@@ -47,8 +47,6 @@ class History:
         self.template: Template = TEMPLATES[self.name]
         is_pool = random.random() < 0.3
         self.cloud = Cloud(self.world, rules or Rules(), is_pool=is_pool)
-        if self.template.is_nested and not is_pool:
-            self.cloud.places = 100  # waiting tasks would wait for places that they hold
         self.width = random.choice(self.template.widths)
         self.submission = submission_of(
             self.name, width=self.width, mutable=mutable or Mutable()
@@ -59,8 +57,12 @@ class History:
             self.cancel_after_s = random.choice((0.1, 1.0, 3.0, 10.0)) * random.random() * 2
         self.disturbed = not case.quiet and random.random() < 0.1
         """Whether somebody sweeps while the job runs."""
-        self.clients = [Client(self.cloud, self.width)]
+        self.clients = [self._new_client()]
         self.sweeps = 0
+
+    def _new_client(self) -> Client:
+        kind = Client if self.cloud.is_pool else RemoteClient
+        return kind(self.cloud, self.width)
 
     @property
     def client(self) -> Client:
@@ -118,8 +120,8 @@ class History:
         """The user comes back after the end of the client."""
         if not self._is_stored():
             self.world.scheduler.pause(30.0)  # what it wrote at last may be under way
-        client = Client(self.cloud, self.width)
         self.cloud.closed = False
+        client = self._new_client()
         self.clients.append(client)
         self.world.scheduler.spawn(client.process, lambda: client.attach(self.job))
         self.world.scheduler.pause(LOOK_S)

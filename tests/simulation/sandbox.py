@@ -4,15 +4,24 @@ A child's end is seen by its sandbox, which goes on with a fresh one and the chi
 of the sandbox itself is seen by the platform.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lambdamr_runtime.barrier import Report, end_job
 from lambdamr_runtime.context import Cache, Context
-from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.errors import InvocationFailed, LambdamrError, StoreError
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.limits import NEAR_LOOK_S, TOMBSTONE_S
+from lambdamr_runtime.limits import (
+    END_RESERVE_S,
+    END_RESERVE_SHARE,
+    INFRASTRUCTURE_RETRIES,
+    LATE_SHARE,
+    NEAR_LOOK_S,
+    TOMBSTONE_S,
+)
 from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.stealing import Stealer
 from lambdamr_runtime.wire import Death, DeathCause, Event, Frame
 from lambdamr_runtime.worker import Host, Worker
 from tests.simulation.faults import Fate
@@ -51,6 +60,11 @@ class Sandbox(Mortal):
         self._begun_s = 0.0
         self._ends_s = FOREVER
         """When the platform ends the invocation."""
+        self._soft_s = self._work_ends_s = FOREVER
+        """When the sandbox ends the child, so that something is left to tell of it."""
+        self._task_s = 0.0
+        """When the running task began."""
+        self._refusal: InvocationFailed | None = None
         self.running = (-1, -1, "")
         """Chunk, task and execution, as the watchdog sees them."""
         self.deadline_s = FOREVER
@@ -70,12 +84,20 @@ class Sandbox(Mortal):
         cache = Cache()
         near = self._cloud.is_pool
 
+        def fan_out(events: Sequence[Event]) -> None:
+            try:
+                self._cloud.launch_all(events, process, self)
+            except InvocationFailed as error:  # the child must not go on as if that were launched
+                self._refusal = error
+                world.scheduler.kill(process)
+                raise Killed from None
+
         def launch(event: Event) -> None:
-            self._cloud.launch(event, process, self)
+            fan_out((event,))
 
         host = Host(
             launch, self._hint, self.remaining_s, self._salvage, self._clean,
-            NEAR_LOOK_S if near else TOMBSTONE_S, near,
+            NEAR_LOOK_S if near else TOMBSTONE_S, near, fan_out,
         )  # fmt: skip
         make = self._cloud.rules.worker
         self._worker = make(store, clock, host, self, ShippedModules(""), cache, self._name)
@@ -90,8 +112,9 @@ class Sandbox(Mortal):
                 world.log.deaths += 1
                 end_job(store, JobKeys(event.job), Report("failed", str(error), clock.time()))
 
+        take = self._cloud.take if near else Stealer(store, clock).take
         process.context = Context(
-            store, launch, clock, self._cloud.take, run_nested, 2, "owner", bytes, cache
+            store, launch, clock, take, run_nested, 2, "owner", bytes, cache
         )
 
     def serve(self, event: Event) -> None:
@@ -102,7 +125,8 @@ class Sandbox(Mortal):
         self._event = event
         rest: Event | None = event
         self._begun_s = world.scheduler.now_s
-        self._ends_s = FOREVER if self._cloud.is_pool else self._begun_s + self._cloud.lifetime_s
+        self._limit_time()
+        idle_deaths = 0
         while rest is not None:
             world.scheduler.move(actor, self.process)
             self._running = Running(rest, world.scheduler.now_s)
@@ -113,19 +137,45 @@ class Sandbox(Mortal):
             except Killed:
                 if self.gone or not self.process.dead or world.scheduler.ending:
                     raise
-                following = replace(rest, death=self._autopsy())
+                following = self._mourned(rest)
+                idle_deaths += following is not None and following.death.chunk < 0
+                if idle_deaths > INFRASTRUCTURE_RETRIES:
+                    self._raise(StoreError("children died while no task ran"))
+                    following = None
             except (LambdamrError, OSError) as error:
-                if not self._is_zombie:
-                    kind = type(error).__name__
-                    self._cloud.failed(event, "RetriesExhausted", kind, str(error))
+                self._raise(error)
                 following = None
             if self.process.dead:
                 self._fork()
             rest = following
         self._event = None
-        self._ends_s = FOREVER
+        self._ends_s = self._soft_s = FOREVER
         if not self._is_zombie:
             self._cloud.idle(self)
+
+    def _limit_time(self) -> None:
+        self._ends_s = self._soft_s = FOREVER
+        if not self._cloud.is_pool:
+            whole_s = self._cloud.lifetime_s
+            self._ends_s = self._begun_s + whole_s
+            self._soft_s = self._ends_s - min(END_RESERVE_S, END_RESERVE_SHARE * whole_s)
+            self._work_ends_s = self._soft_s
+
+    def _raise(self, error: Exception) -> None:
+        """The invocation ends by an error, which the platform tells of."""
+        if not self._is_zombie:
+            assert self._event is not None
+            kind = type(error).__name__
+            self._cloud.failed(self._event, "RetriesExhausted", kind, str(error))
+
+    def _mourned(self, event: Event) -> Event | None:
+        """Return the event that goes on behind a child's end; None if it was ended on purpose."""
+        refusal, self._refusal = self._refusal, None
+        death = self._autopsy()
+        if refusal is not None:
+            self._raise(refusal)
+            return None
+        return replace(event, death=death)
 
     def _autopsy(self) -> Death:
         chunk, task, execution = self.running
@@ -142,7 +192,7 @@ class Sandbox(Mortal):
     def remaining_s(self) -> float:
         if self._cloud.is_pool:
             return self._begun_s + self._cloud.slice_s - self._world.scheduler.now_s
-        return self._ends_s - self._world.scheduler.now_s
+        return self._work_ends_s - self._world.scheduler.now_s
 
     def _hint(self, job: str, stage: int, chunk: int) -> None:
         listener = self._cloud.listener
@@ -162,7 +212,7 @@ class Sandbox(Mortal):
 
     def begin_task(self, chunk: int, task: int, timeout_s: float | None, execution: str) -> None:
         self.process.check_alive()
-        now_s = self._world.scheduler.now_s
+        now_s = self._task_s = self._world.scheduler.now_s
         self.running = (chunk, task, execution)
         self.deadline_s = now_s + timeout_s if timeout_s else FOREVER
         assert self._running is not None
@@ -189,6 +239,19 @@ class Sandbox(Mortal):
     def check_time(self) -> None:
         if self._world.scheduler.now_s > self._ends_s:
             self._time_out()
+        if self._world.scheduler.now_s > self._soft_s:
+            self._end_softly()
+
+    def _end_softly(self) -> None:
+        """End the child shortly before the platform ends all."""
+        self._soft_s = FOREVER
+        late_s = self._begun_s + LATE_SHARE * (self._work_ends_s - self._begun_s)
+        if self._task_s > late_s:
+            self.die_alone(DeathCause.LOST, "the end of the time, begun late")
+        else:
+            self._world.log.timeouts += 1
+            self.die_alone(DeathCause.TIMEOUT, "it ran into the time limit of its function")
+        raise Killed
 
     def _time_out(self) -> None:
         self._world.log.timeouts += 1
@@ -202,6 +265,7 @@ class Sandbox(Mortal):
             assert self._event is not None
             self._is_zombie = True
             self._ends_s = self.process.stalled_until + ZOMBIE_S
+            self._soft_s = FOREVER
             self._cloud.failed(self._event, "RetriesExhausted", "Runtime.ExitError", "frozen")
 
     def die(self) -> None:
@@ -227,14 +291,17 @@ class Sandbox(Mortal):
     def spend(self, seconds: float) -> None:
         """Let a task take time, up to its limit or the invocation's."""
         scheduler = self._world.scheduler
-        ends_s = scheduler.now_s + seconds
-        if min(self.deadline_s, self._ends_s) < ends_s:
-            scheduler.pause(max(0.0, min(self.deadline_s, self._ends_s) - scheduler.now_s))
-            if self.deadline_s < self._ends_s:
-                self.die_alone(DeathCause.TIMEOUT, "it ran over its time limit")
-                raise Killed
-            self._time_out()
-        scheduler.pause(seconds)
+        ends_s = min(self.deadline_s, self._soft_s, self._ends_s)
+        if scheduler.now_s + seconds <= ends_s:
+            scheduler.pause(seconds)
+            return
+        scheduler.pause(max(0.0, ends_s - scheduler.now_s))
+        if ends_s == self.deadline_s:
+            self.die_alone(DeathCause.TIMEOUT, "it ran over its time limit")
+            raise Killed
+        if ends_s == self._soft_s:
+            self._end_softly()
+        self._time_out()
 
 
 class NestedWatch:

@@ -31,10 +31,13 @@ class Objects:
     data: dict[str, bytes] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     """By key, how often it was written."""
+    modified_s: dict[str, float] = field(default_factory=dict)
+    now_s: Callable[[], float] = lambda: 0.0
 
     def write(self, key: str, data: bytes) -> None:
         self.data[key] = data
         self.versions[key] = self.versions.get(key, 0) + 1
+        self.modified_s[key] = self.now_s()
 
     def under(self, prefix: str) -> list[str]:
         """Return the keys under a prefix of whole path segments."""
@@ -116,7 +119,10 @@ class SimulatedStore(ObstoreStore):
             raise FileNotFoundError(f"{ROOT}/{key}") from None
 
     def _stored(self, key: str) -> StoredObject:
-        return StoredObject(key, len(self._read(key)), str(self._objects.versions[key]), 0.0)
+        objects = self._objects
+        return StoredObject(
+            key, len(self._read(key)), str(objects.versions[key]), objects.modified_s[key]
+        )
 
     def _listed(self, prefix: str) -> "list[StoredObject]":
         return [self._stored(key) for key in self._objects.under(prefix)]

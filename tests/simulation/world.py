@@ -80,7 +80,7 @@ class World:
         keys.draw_from(self.random.randbytes)
         self.scheduler = Scheduler(self.random, MOST_STEPS)
         self.nature = Nature(self.random, quiet=quiet)
-        self.objects = Objects()
+        self.objects = Objects(now_s=lambda: self.scheduler.now_s)
         self.log = Log()
         self.manifests: dict[str, Manifest] = {}
         self.calls: list[Any] = []
