@@ -91,17 +91,16 @@ class History:
 
     def _watch(self, bystander: Bystander) -> None:
         """See that the job ends: at a standstill, have it mended if that is excused."""
-        scheduler, cloud = self.world.scheduler, self.cloud
+        scheduler = self.world.scheduler
         while not self._is_over():
             scheduler.pause(LOOK_S)
-            if self.client.process.dead or self.client.error is not None:
+            if self._is_client_gone():
                 self._return()
             elif self.disturbed and self.world.random.random() < 0.3 and self._is_stored():
                 self._mend(bystander)
-            elif not cloud.pending and self._is_stored() and not self._has_report():
+            elif self._stands_still():
                 scheduler.pause(2 * LOOK_S)
-                is_gone = self.client.process.dead or self.client.error is not None
-                if not is_gone and not cloud.pending and not self._has_report():
+                if self._stands_still():
                     require(self.is_excused, "the job does not end: nothing runs or is to come")
                     self._mend(bystander)
 
@@ -109,7 +108,9 @@ class History:
         client = self.client
         if client.process.dead:
             return False
-        return client.values is not None or (client.error is not None and not self._is_stored())
+        if not self._is_stored():
+            return client.error is not None
+        return client.values is not None and self._has_end()
 
     @property
     def is_excused(self) -> bool:
@@ -134,8 +135,17 @@ class History:
     def _is_stored(self) -> bool:
         return JobKeys(self.job).manifest in self.world.objects.data
 
-    def _has_report(self) -> bool:
-        return JobKeys(self.job).report in self.world.objects.data
+    def _is_client_gone(self) -> bool:
+        return self.client.process.dead or self.client.error is not None
+
+    def _stands_still(self) -> bool:
+        """Whether nothing runs or is to come, and the job has no end."""
+        is_still = not self.cloud.pending and not self._is_client_gone()
+        return is_still and self._is_stored() and not self._has_end()
+
+    def _has_end(self) -> bool:
+        keys = JobKeys(self.job)
+        return keys.report in self.world.objects.data or keys.cancelled in self.world.objects.data
 
     def trace(self) -> list[str]:
         """Return what happened, a line each."""

@@ -126,6 +126,7 @@ class Sandbox(Mortal):
         rest: Event | None = event
         self._begun_s = world.scheduler.now_s
         self._limit_time()
+        world.log.late += 0.0 < event.expires < world.scheduler.now_s + self.process.skew_s
         idle_deaths = 0
         while rest is not None:
             world.scheduler.move(actor, self.process)

@@ -45,6 +45,8 @@ class Log:
     """Those that go on behind chunks that have been committed."""
     swept: int = 0
     """Events launched by sweeps."""
+    late: int = 0
+    """Events that were begun behind their age, and so as repairs."""
     multiplied: int = 0
     """Deliveries and launches that faults have added."""
     deaths: int = 0
