@@ -6,7 +6,7 @@ so that one bad task neither reruns nor fails its siblings.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.errors import (
@@ -26,6 +26,7 @@ from lambdamr_runtime.wire import (
     DeathCause,
     Frame,
     FrameKind,
+    as_record,
     decode_frames,
     encode_frames,
 )
@@ -80,7 +81,7 @@ def save_attempt(
     store: Store, keys: StageKeys, attempt: int, death: Death, frames: Mapping[int, Frame]
 ) -> None:
     """Write the attempt object of a dead execution; *death* names chunk and execution."""
-    header = json.dumps({"death": asdict(death), "tasks": list(frames)}).encode()
+    header = json.dumps({"death": as_record(death), "tasks": list(frames)}).encode()
     body = b"%d\n%b%b" % (len(header), header, encode_frames(list(frames.values())))
     store.put(keys.attempt(death.chunk, attempt, death.execution), body)
 

@@ -8,8 +8,9 @@ the repair for everything.
 
 import enum
 import json
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime import serialize
@@ -30,6 +31,7 @@ from lambdamr_runtime.wire import (
     Outcome,
     Stage,
     StageKind,
+    as_record,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class Totals:
     """Seconds of all tasks in each phase; see lambdamr_runtime.stopwatch.Phases."""
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Totals(*map(operator.add, _VALUES(self), _VALUES(other)))
 
     @classmethod
     def decode(cls, body: bytes, source: str) -> "Totals":
@@ -88,6 +90,10 @@ class Totals:
             return cls() + cls(**json.loads(body))
         except MALFORMED as error:
             raise CorruptObject(f"{source} does not hold totals: {error}") from error
+
+
+_VALUES: Callable[[Totals], tuple[Any, ...]] = operator.attrgetter(*Totals.__slots__)
+"""Any: ints and floats, in the order of the fields."""
 
 
 class EndKind(enum.Enum):
@@ -111,7 +117,9 @@ class Report:
     kind: EndKind = EndKind.PLAIN
 
     def encode(self) -> bytes:
-        return json.dumps({**asdict(self), "kind": self.kind.value}).encode()
+        stages = [as_record(totals) for totals in self.stages]
+        record = {**as_record(self), "stages": stages, "kind": self.kind.value}
+        return json.dumps(record).encode()
 
     @classmethod
     def decode(cls, stamped: bytes, source: str) -> "Report":
@@ -246,7 +254,7 @@ class Barrier:
         columns = b""
         if run.stage.partitions:
             columns = group_columns(mapped, run.stage.partitions)
-        return columns + json.dumps(asdict(totals)).encode()
+        return columns + json.dumps(as_record(totals)).encode()
 
     def _stage_ended(self, run: StageRun, repair: bool) -> bool:
         """Launch the next stage or write the report; whether that was the end of the job."""

@@ -11,7 +11,7 @@ import json
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -112,7 +112,8 @@ class Manifest:
         return len(self.stages) > 1 or self.stages[0].kind is StageKind.MAP
 
     def encode(self) -> bytes:
-        record = asdict(self)
+        record = as_record(self)
+        record["stages"] = [as_record(stage) for stage in self.stages]
         for stage in record["stages"]:
             for name in ("inline_function", "inline_args"):
                 stage[name] = base64.b64encode(stage[name]).decode()
@@ -204,8 +205,8 @@ class Event:
     """How the execution before this one ended; it is recorded before anything runs."""
 
     def encode(self) -> bytes:
-        record = {name: getattr(self, name) for name in self.__slots__}
-        record["death"] = asdict(self.death) if self.death else None
+        record = as_record(self)
+        record["death"] = as_record(self.death) if self.death else None
         record["manifest"] = self.manifest.decode()
         return json.dumps({"v": WIRE_VERSION, **record}).encode()
 
@@ -424,6 +425,14 @@ def check_versions(wire: object, python: object) -> None:
             f"This runtime is Python {PYTHON_VERSION}, the job was made with Python {python}. "
             "Use the same minor version on both sides."
         )
+
+
+def as_record(each: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass with slots, as they are: `asdict` copies all of them deeply.
+
+    Any: JSON in the making.
+    """
+    return {name: getattr(each, name) for name in each.__slots__}
 
 
 def _record(data: bytes, source: str) -> dict[str, Any]:

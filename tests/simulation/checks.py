@@ -199,7 +199,7 @@ def _items(history: "History") -> Iterator[tuple[Any, Any]]:
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
         for frame in read_outcome(world.plain, key)[1]:
             part = value_of(frame, key).part
-            yield from read_part(world.objects.data[part], part)
+            yield from read_part(world.plain.get(part), part)
 
 
 __all__ = ["CLIENT", "check"]

@@ -38,7 +38,8 @@ class History:
     ) -> None:
         case = case or Case()
         self.seed = seed
-        self.world = World(seed, quiet=case.quiet)
+        rules = rules or Rules()
+        self.world = World(seed, rules.store, quiet=case.quiet)
         worlds.enter(self.world)
         random = self.world.random
         self.name = random.choice(NAMES)
@@ -46,7 +47,7 @@ class History:
             self.name = case.template
         self.template: Template = TEMPLATES[self.name]
         is_pool = random.random() < 0.3
-        self.cloud = Cloud(self.world, rules or Rules(), is_pool=is_pool)
+        self.cloud = Cloud(self.world, rules, is_pool=is_pool)
         self.width = random.choice(self.template.widths)
         self.submission = submission_of(
             self.name, width=self.width, mutable=mutable or Mutable()

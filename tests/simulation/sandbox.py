@@ -85,6 +85,8 @@ class Sandbox(Mortal):
         near = self._cloud.is_pool
 
         def fan_out(events: Sequence[Event]) -> None:
+            if self._running is not None:
+                world.check_children(self._running, events)
             try:
                 self._cloud.launch_all(events, process, self)
             except InvocationFailed as error:  # the child must not go on as if that were launched

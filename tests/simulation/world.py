@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 MOST_STEPS = 60_000
 
-ONCE = ("/outcomes/", "/groups/", "/done", "/next", "/job.json", "/report.json", "/cancelled")
+ONCE = ("/outcomes/", "/launched/", "/groups/", "/done", "/next", "/job.json", "/report.json", "/cancelled")
 """Objects of a job that are written once, and stay."""
 
 
@@ -57,8 +57,8 @@ class Log:
     """Requests whose error the caller got."""
     lost: int = 0
     """Events and failure records that nobody will hear of any more."""
-    committed_s: dict[str, float] = field(default_factory=dict)
-    """By key of an outcome, when it was created."""
+    created_s: dict[str, float] = field(default_factory=dict)
+    """When objects that are written once were written."""
     bodies: dict[str, bytes] = field(default_factory=dict)
     """What objects that are written once held then."""
 
@@ -77,7 +77,13 @@ class World:
     Args:  quiet: nothing goes wrong.
     """
 
-    def __init__(self, seed: int, *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        store: Callable[[Objects, Request], SimulatedStore] = SimulatedStore,
+        *,
+        quiet: bool = False,
+    ) -> None:
         self.random = Random(seed)
         keys.draw_from(self.random.randbytes)
         self.scheduler = Scheduler(self.random, MOST_STEPS)
@@ -89,7 +95,9 @@ class World:
         """Arguments of the calls of the users' functions: a call's number is its token."""
         self.tries: Counter[Any] = Counter()
         self.numbers = itertools.count()
-        self.plain = SimulatedStore(self.objects, _at_once)
+        self._complete: set[tuple[str, int]] = set()
+        """Stages of which every chunk has an outcome, for good."""
+        self.plain = store(self.objects, at_once)
         """The store as the checks see it: without time and faults."""
 
     # --- requests -------------------------------------------------------------------------------
@@ -161,11 +169,10 @@ class World:
         """Check a write: what is created once stays as it is."""
         if not key.startswith("jobs/") or not any(part in key for part in ONCE):
             return
+        self.log.created_s.setdefault(key, self.scheduler.now_s)
         data = self.objects.data.get(key)
         if not existed and data is not None:
             self.log.bodies[key] = data
-            if "/outcomes/" in key:
-                self.log.committed_s[key] = self.scheduler.now_s
             return
         require(data == self.log.bodies.get(key), f"{key} was rewritten by {verb}")
 
@@ -191,9 +198,12 @@ class World:
     def check_order(self, job: str, stage: int) -> None:
         """A stage starts only when those before it are complete."""
         for index in range(stage):
+            if (job, index) in self._complete:
+                continue
             wanted = self.run_of(job, index).plan.chunks
             found = self.committed(job, index)
             require(found == wanted, f"stage {stage} starts with {found} of {wanted} of {index}")
+            self._complete.add((job, index))
 
     def check_begun(self, running: "Running", chunk: int) -> None:
         """A task begins: its stage may, and no repair runs what had an outcome when it began."""
@@ -202,8 +212,21 @@ class World:
         if event.repair or event.death is not None:
             run = self.run_of(event.job, event.stage)
             key = run.keys.outcome(run.plan.group_of(chunk), chunk)
-            committed_s = self.log.committed_s.get(key, float("inf"))
+            committed_s = self.log.created_s.get(key, float("inf"))
             require(committed_s >= running.begun_s, f"a repair runs chunk {chunk}, which has an outcome")
+
+    def check_children(self, running: "Running", events: Iterable[Event]) -> None:
+        """No repair launches children that had been launched when it began."""
+        parent = running.event
+        if not parent.repair and parent.death is None:
+            return
+        run = self.run_of(parent.job, parent.stage)
+        marker = run.keys.launched(parent.lo, parent.hi)
+        for event in events:
+            is_child = (event.job, event.stage) == (parent.job, parent.stage)
+            if is_child and parent.lo < event.lo < parent.hi:
+                launched_s = self.log.created_s.get(marker, float("inf"))
+                require(launched_s >= running.begun_s, f"a repair launches {marker} again")
 
 
 class Mortal:
@@ -226,7 +249,7 @@ class Mortal:
         raise NotImplementedError
 
 
-def _at_once(verb: str, key: str, act: Callable[[], T], *, writes: bool = False) -> T:
+def at_once(verb: str, key: str, act: Callable[[], T], *, writes: bool = False) -> T:
     return act()
 
 
