@@ -181,9 +181,7 @@ def _repair(event: Event, run: StageRun, failure: Failure, store: Store, log: st
     chunks = event.only or run.plan.chunks_of(event.lo)
     position = _first_open(event, run, chunks, store)
     is_stuck = position == event.cursor
-    death = Death(
-        failure.cause, failure.detail, execution=failure.execution, log=log[-LOG_BYTES:]
-    )
+    death = Death(failure.cause, failure.detail, execution=failure.execution, log=log[-LOG_BYTES:])
     if position < len(chunks):
         death = _blamed(death, run, chunks[position], is_stuck)
     # An event with a death was a repair already: it has not come beyond its first chunk.

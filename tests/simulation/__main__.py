@@ -5,8 +5,8 @@ import itertools
 import sys
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.history import History
 
@@ -62,7 +62,9 @@ def _run(start: int, count: int | None, jobs: int) -> int:
 def _run_parallel(start: int, count: int | None, jobs: int, tell) -> None:
     with ProcessPoolExecutor(jobs) as pool:
         batches = _batches(start, count)
-        running = {pool.submit(failures_of, seeds): seeds for seeds in itertools.islice(batches, 2 * jobs)}
+        running = {
+            pool.submit(failures_of, seeds): seeds for seeds in itertools.islice(batches, 2 * jobs)
+        }
         while running:
             future = next(iter(running))
             seeds = running.pop(future)

@@ -1,8 +1,8 @@
 """A simulated platform: it runs events in sandboxes, late, twice or not at all, and tells failures.
 
-    invoke ─▶ Delivery ─ delay, duplicate, loss ─▶ Sandbox ─ the real Worker ─▶ store, invoke
-                 ▲                                     │ ended, raised
-                 └────── the real supervise ◀─ record ─┘
+invoke ─▶ Delivery ─ delay, duplicate, loss ─▶ Sandbox ─ the real Worker ─▶ store, invoke
+             ▲                                     │ ended, raised
+             └────── the real supervise ◀─ record ─┘
 """
 
 from collections import deque
@@ -74,7 +74,7 @@ class Cloud:
         self.closed = False
         """A pool whose client is gone."""
 
-    # --- launching --------------------------------------------------------------------------------
+    # --- launching ---------------------------------------------------------------
     def launch(self, event: Event, process: Process, mortal: Mortal) -> None:
         """Invoke, as the real invokers do: again where it is throttled or the answer is lost.
 
@@ -169,13 +169,13 @@ class Cloud:
             self._refill()
 
     def _refill(self) -> None:
-        while self._queued and self.running < self.places and not self.closed:
-            delivery = self._queued[0]
-            if not self.is_pool:
-                self._queued.popleft()
-            self.running += 1  # held until it begins
-            self.world.scheduler.spawn(Process("delivery"), lambda: self._held(delivery))
+        if not self._queued or self.running >= self.places or self.closed:
             return
+        delivery = self._queued[0]
+        if not self.is_pool:
+            self._queued.popleft()
+        self.running += 1  # held until it begins
+        self.world.scheduler.spawn(Process("delivery"), lambda: self._held(delivery))
 
     def _held(self, delivery: Delivery) -> None:
         self.running -= 1
@@ -226,7 +226,7 @@ class Cloud:
                 sandbox.gone = True
                 self.world.scheduler.kill(sandbox.process)
 
-    # --- failures -----------------------------------------------------------------------------------
+    # --- failures ---------------------------------------------------------------
     def failed(
         self, event: Event, condition: str, kind: str, message: str, delay_s: float = 0.0
     ) -> None:
@@ -268,9 +268,7 @@ class Cloud:
 class Supervisor(Mortal):
     """One run of the supervisor; the platform repeats it where it fails."""
 
-    def __init__(
-        self, cloud: Cloud, process: Process, record: dict[str, Any], tries: int
-    ) -> None:
+    def __init__(self, cloud: Cloud, process: Process, record: dict[str, Any], tries: int) -> None:
         self._cloud = cloud
         self._process = process
         self._record = record
@@ -322,7 +320,9 @@ def _as_json(event: Event) -> Any:
     return json.loads(event.encode())
 
 
-def swept(cloud: Cloud, manifest: Manifest, store: SimulatedStore, launch: Callable[[Event], None]) -> int:
+def swept(
+    cloud: Cloud, manifest: Manifest, store: SimulatedStore, launch: Callable[[Event], None]
+) -> int:
     """Sweep a job, and count what that launches."""
     count = cloud.rules.sweep(store, manifest, launch, cloud.world.scheduler.now_s)
     cloud.world.log.swept += count

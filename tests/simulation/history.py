@@ -49,9 +49,7 @@ class History:
         is_pool = random.random() < 0.3
         self.cloud = Cloud(self.world, rules, is_pool=is_pool)
         self.width = random.choice(self.template.widths)
-        self.submission = submission_of(
-            self.name, width=self.width, mutable=mutable or Mutable()
-        )
+        self.submission = submission_of(self.name, width=self.width, mutable=mutable or Mutable())
         self.job = self.submission.manifest.job
         self.cancel_after_s: float | None = None
         if not case.quiet and random.random() < 0.12:

@@ -4,11 +4,10 @@ Every call of a user's function draws a token and puts it into what it returns o
 results of different executions of a task, mixed, are seen.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 from lambdamr.engine import Engine
 from lambdamr.nested import NestedBackend
@@ -22,10 +21,10 @@ from lambdamr_runtime.outputs import Final
 from lambdamr_runtime.store import open_store
 from lambdamr_runtime.wire import DeathCause, StageKind
 from lambdamr_runtime.work import Call, Fold
-from tests.simulation.scheduler import START_S, Killed, VirtualMachine
 from tests.simulation.sandbox import Child, Sandbox
+from tests.simulation.scheduler import START_S, Killed, VirtualMachine
 from tests.simulation.store import ROOT
-from tests.simulation.world import World, current
+from tests.simulation.world import current
 
 OUT = f"{ROOT}/out"
 """Where jobs with an output put it."""
@@ -237,9 +236,7 @@ def _called(token: int, what: Any) -> bool:
 def _is_square_or(
     bad: Callable[[int], bool], kind: type[BaseException]
 ) -> Callable[[int, Any], bool]:
-    return lambda task, value: (
-        isinstance(value, kind) if bad(task) else _is_square(task, value)
-    )
+    return lambda task, value: isinstance(value, kind) if bad(task) else _is_square(task, value)
 
 
 def _is_large(task: int, value: Any) -> bool:
@@ -337,7 +334,9 @@ def _packed(name: str, mutable: Mutable, tasks: int) -> Submission:
         keys.draw_from(current().random.randbytes)
 
 
-def submission_of(name: str, tasks: int = 0, width: int = 2, mutable: Mutable = Mutable()) -> Submission:
+def submission_of(
+    name: str, tasks: int = 0, width: int = 2, mutable: Mutable = Mutable()
+) -> Submission:
     """Return a job of a kind, packed once, with an id of its own."""
     world = current()
     packed = _packed(name, mutable, tasks)

@@ -5,7 +5,7 @@ A mutant is made of subclasses of what it mutates, handed in where the real one 
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lambdamr_runtime.barrier import Barrier
@@ -25,8 +25,8 @@ from tests.simulation.store import SimulatedStore
 class Mutant:
     """One rule taken out."""
 
-    rules: Rules = Rules()
-    mutable: Mutable = Mutable()
+    rules: Rules = field(default_factory=Rules)
+    mutable: Mutable = field(default_factory=Mutable)
     template: str = ""
     """The kind of job that shows it soonest; "": any."""
 

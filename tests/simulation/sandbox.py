@@ -115,9 +115,7 @@ class Sandbox(Mortal):
                 end_job(store, JobKeys(event.job), Report("failed", str(error), clock.time()))
 
         take = self._cloud.take if near else Stealer(store, clock).take
-        process.context = Context(
-            store, launch, clock, take, run_nested, 2, "owner", bytes, cache
-        )
+        process.context = Context(store, launch, clock, take, run_nested, 2, "owner", bytes, cache)
 
     def serve(self, event: Event) -> None:
         """Run an event to its end, over the deaths of children, in the actor that calls."""
@@ -141,7 +139,8 @@ class Sandbox(Mortal):
                 if self.gone or not self.process.dead or world.scheduler.ending:
                     raise
                 following = self._mourned(rest)
-                idle_deaths += following is not None and following.death.chunk < 0
+                death = following.death if following is not None else None
+                idle_deaths += death is not None and death.chunk < 0
                 if idle_deaths > INFRASTRUCTURE_RETRIES:
                     self._raise(StoreError("children died while no task ran"))
                     following = None
@@ -191,7 +190,7 @@ class Sandbox(Mortal):
         self.running = (-1, -1, "")
         self.deadline_s = FOREVER
 
-    # --- the worker's surroundings ------------------------------------------------------------------
+    # --- the worker's surroundings ---------------------------------------------------------------
     def remaining_s(self) -> float:
         if self._cloud.is_pool:
             return self._begun_s + self._cloud.slice_s - self._world.scheduler.now_s
@@ -208,7 +207,7 @@ class Sandbox(Mortal):
     def _clean(self) -> bool:
         return not self._world.nature.happens("unclean")
 
-    # --- what it shows of itself ----------------------------------------------------------------------
+    # --- what it shows of itself ---------------------------------------------------------------
     def begin_chunk(self, execution: str, tasks: int) -> None:
         self.process.check_alive()
         self._spool = (execution, {})
@@ -235,7 +234,7 @@ class Sandbox(Mortal):
     def peak_mb(self) -> float:
         return 0.0
 
-    # --- how it meets its fate --------------------------------------------------------------------------
+    # --- how it meets its fate ---------------------------------------------------------------
     def fate(self, verb: str, writes: bool) -> Fate:
         return self._world.nature.fate(verb, writes)
 
@@ -290,7 +289,7 @@ class Sandbox(Mortal):
             assert self._event is not None
             self._cloud.failed(self._event, "RetriesExhausted", kind, message)
 
-    # --- seen by tasks ----------------------------------------------------------------------------------
+    # --- seen by tasks ---------------------------------------------------------------
     def spend(self, seconds: float) -> None:
         """Let a task take time, up to its limit or the invocation's."""
         scheduler = self._world.scheduler

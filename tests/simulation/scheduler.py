@@ -176,9 +176,7 @@ class Scheduler:
     def _arrange(self, actor: Actor, seconds: float) -> None:
         self._numbers += 1
         actor.ticket += 1
-        heapq.heappush(
-            self._heap, (self.now_s + seconds, self._numbers, actor, actor.ticket)
-        )
+        heapq.heappush(self._heap, (self.now_s + seconds, self._numbers, actor, actor.ticket))
 
     def _due(self) -> Actor | None:
         at_s, _, actor, ticket = heapq.heappop(self._heap)

@@ -6,6 +6,7 @@ stands on is a request each, which others may precede, and which may go wrong.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 from obstore.store import MemoryStore
@@ -110,7 +111,7 @@ class SimulatedStore(ObstoreStore):
 
     def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
-            self._request("delete", key, lambda key=key: self._drop(key), writes=True)
+            self._request("delete", key, partial(self._drop, key), writes=True)
 
     def _read(self, key: str) -> bytes:
         try:
@@ -124,7 +125,7 @@ class SimulatedStore(ObstoreStore):
             key, len(self._read(key)), str(objects.versions[key]), objects.modified_s[key]
         )
 
-    def _listed(self, prefix: str) -> "list[StoredObject]":
+    def _listed(self, prefix: str) -> Sequence[StoredObject]:
         return [self._stored(key) for key in self._objects.under(prefix)]
 
     def _drop(self, key: str) -> None:

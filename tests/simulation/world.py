@@ -1,4 +1,4 @@
-"""One history: what is stored, who acts, what happened, and the invariants that hold at any time."""
+"""One history: what is stored, who acts, what happened, and what holds at any time."""
 
 import itertools
 from collections import Counter
@@ -20,7 +20,16 @@ T = TypeVar("T")
 
 MOST_STEPS = 60_000
 
-ONCE = ("/outcomes/", "/launched/", "/groups/", "/done", "/next", "/job.json", "/report.json", "/cancelled")
+ONCE = (
+    "/outcomes/",
+    "/launched/",
+    "/groups/",
+    "/done",
+    "/next",
+    "/job.json",
+    "/report.json",
+    "/cancelled",
+)
 """Objects of a job that are written once, and stay."""
 
 
@@ -125,9 +134,7 @@ class World:
         self._written(verb, key, existed)
         return answer
 
-    def _faulty(
-        self, fate: Fate, mortal: "Mortal", verb: str, key: str, act: Callable[[], T]
-    ) -> T:
+    def _faulty(self, fate: Fate, mortal: "Mortal", verb: str, key: str, act: Callable[[], T]) -> T:
         if fate in (Fate.REFUSED, Fate.CONFLICT):
             self.log.refused += fate is Fate.REFUSED
             raise StoreError(f"Could not {verb} {key!r}: {fate.name}")
@@ -144,7 +151,7 @@ class World:
         if fate in (Fate.CRASH_BEFORE, Fate.GHOST):
             mortal.die()
             raise Killed
-        answer = self._do(verb, key, act)
+        self._do(verb, key, act)
         if fate is Fate.CRASH_AFTER:
             mortal.die()
             raise Killed
@@ -213,7 +220,9 @@ class World:
             run = self.run_of(event.job, event.stage)
             key = run.keys.outcome(run.plan.group_of(chunk), chunk)
             committed_s = self.log.created_s.get(key, float("inf"))
-            require(committed_s >= running.begun_s, f"a repair runs chunk {chunk}, which has an outcome")
+            require(
+                committed_s >= running.begun_s, f"a repair runs chunk {chunk}, which has an outcome"
+            )
 
     def check_children(self, running: "Running", events: Iterable[Event]) -> None:
         """No repair launches children that had been launched when it began."""
