@@ -12,7 +12,7 @@ from lambdamr.job import Job
 from lambdamr.submission import Submission
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
-from lambdamr_runtime.errors import InvocationFailed, LambdamrError
+from lambdamr_runtime.errors import InvocationFailed, LambdamrError, StoreError
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Event, Manifest, StageKind
 from tests.simulation.cloud import Cloud, swept
@@ -82,14 +82,23 @@ class Client(Mortal):
         job.wait(None)
         values = [_outcome_of(future) for future in job.stages[-1].futures]
         if job.manifest.stages[0].kind is StageKind.MAP:
-            whole = Job(job, None)
+            self._read(Job(job, None))
+        self.values = values
+
+    def _read(self, whole: Job) -> None:
+        """Read the output; where the store refuses that, again."""
+        while True:
             try:
                 self.items = list(whole.items())
-                self.result = self.items
                 self.outputs = whole.outputs
+                self.result = self.items
+            except StoreError:
+                self.result = StoreError("what made the job fail")
+                if whole._state() == "done":  # what made it fail comes back at every try
+                    continue
             except (Exception, CancelledError) as error:
                 self.result = error
-        self.values = values
+            return
 
     def _cancel(self) -> None:
         """Cancel the job, or some of its tasks."""
