@@ -62,7 +62,9 @@ def test_what_the_role_may_reach(uri: str) -> None:
     requirements.check_access(given, [uri], [])
 
 
-@pytest.mark.parametrize("uri", ["s3://logs/2025/a.gz", "s3://outer/x", "s3://b/other"])
+@pytest.mark.parametrize(
+    "uri", ["s3://logs/2025/a.gz", "s3://outer/x", "s3://b/other", "s3://b/root2/x"]
+)
 def test_what_it_may_not(uri: str) -> None:
     """Is refused before launch, with the command that allows it."""
     with pytest.raises(InvalidInput, match=r"--read s3://"):
@@ -141,6 +143,12 @@ def test_limits_that_may_not_be_read() -> None:
     """Are no reason to guess."""
     with pytest.raises(InvocationRefused, match=r"GetAccountSettings.*concurrency="):
         usable_lanes(Limits(0, refused=True), "w", None)
+
+
+def test_a_function_that_is_switched_off() -> None:
+    """Reserved concurrency 0 is how people stop a function: nothing would ever run."""
+    with pytest.raises(InvocationRefused, match="reserved concurrency of 0"):
+        usable_lanes(Limits(1000, reserved=0), "w", None)
 
 
 @pytest.mark.parametrize("memory_mb", [128, 256, 1769, 10240])
