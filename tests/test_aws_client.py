@@ -13,6 +13,7 @@ from lambdamr.deployment import Deployment, forget_profile, save_profile
 from lambdamr.submission import StageDraft
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
+from lambdamr_runtime import context
 from lambdamr_runtime.errors import InvalidInput, InvocationRefused, RuntimeMismatch
 from lambdamr_runtime.memory_limit import task_memory_mb
 from lambdamr_runtime.s3 import endpoint_of, region_of_bucket
@@ -24,6 +25,12 @@ RECORD = Deployment(
     "default", "eu-west-1", "s3://b/root", "w", "s", PYTHON_VERSION, "x86_64", WIRE_VERSION,
     1769, 900, 512, {"obstore": "0.12.1", "Cloud_Pickle": "3.1"}, ("s3://logs/2026",), ("s3://out",),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_worker() -> None:
+    """This process is a client, whatever simulated workers ran in it."""
+    context.enter(None)
 
 
 # --- refused before launch ----------------------------------------------------------------------
