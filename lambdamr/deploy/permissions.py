@@ -240,9 +240,7 @@ def _functions(names: Names) -> list[Document]:
             ["lambda:PublishLayerVersion", "lambda:GetLayerVersion", "lambda:DeleteLayerVersion"],
             [layer, f"{layer}:*"],
         ),
-        _allow(
-            ["lambda:ListLayers", "lambda:ListLayerVersions", "lambda:GetAccountSettings"], ["*"]
-        ),
+        _allow(["lambda:ListLayerVersions", "lambda:GetAccountSettings"], ["*"]),
     ]
 
 
