@@ -1,6 +1,7 @@
 # Everything needs Python >= 3.11, make and a package index; each target makes what it needs.
 #
 #   make demo     count the words of a novel with map_reduce, on this machine
+#   make demo-aws the same on AWS Lambda and S3, as an emulator on this machine has them
 #   make test     the tests
 #   make check    format, lint, types, the documents' site
 #   make bench    speed against the targets and the peers (BENCH="--quick" for a short run,
@@ -21,13 +22,16 @@ LAMBDA_VENV := .venv-lambda
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo demo-aws test check bench soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(VENV)/.run
 	@$(VENV)/bin/python examples/word_count.py
+
+demo-aws: $(VENV)/.test $(EMULATOR_VENV)/.ready
+	@$(VENV)/bin/python -m tests.demo_aws
 
 test: $(VENV)/.test $(EMULATOR_VENV)/.ready $(LAMBDA_VENV)/.ready
 	$(VENV)/bin/python -m pytest -q
