@@ -57,6 +57,8 @@ class Poller:
         self.machine: Machine = machine or ThisMachine()
         self._store = backend.store
         self._jobs: dict[str, TrackedJob] = {}
+        self._limited: dict[str, TrackedJob] = {}
+        """Those with a time limit of their own."""
         self._news: News = self.machine.news()
         """Hints (job, stage, chunk), failed jobs and wake-ups."""
         self._failures: dict[str, str] = {}
@@ -75,7 +77,10 @@ class Poller:
         """Follow a job from now on."""
         with self._lock:
             self._jobs[job.manifest.job] = job
-            is_news = not self._backend.hints or job.manifest.timeout_s is not None
+            is_news = not self._backend.hints
+            if job.manifest.timeout_s is not None:
+                self._limited[job.manifest.job] = job
+                is_news = True
             if not self._is_running:
                 self._is_running = True
                 self.machine.start(self._run, "lambdamr-poller")
@@ -270,7 +275,10 @@ class Poller:
 
     def _left_s(self) -> float:
         """Return when the next job is over its time limit, seconds from now; else infinity."""
-        left = [job.left_s() for job in self.outstanding()]
+        if not self._limited:
+            return float("inf")
+        with self._lock:
+            left = [job.left_s() for job in self._limited.values()]
         return min((each for each in left if each > 0), default=float("inf"))
 
     def _retire(self) -> bool:
@@ -280,6 +288,7 @@ class Poller:
         with self._lock:
             for name in [name for name, job in self._jobs.items() if job.is_over]:
                 del self._jobs[name]
+                self._limited.pop(name, None)
                 ended += self._at_end.pop(name, ())
             is_idle = not self._jobs
             if is_idle:
