@@ -51,6 +51,8 @@ class Poller:
         self._clock = clock
         self._store = backend.store
         self._jobs: dict[str, TrackedJob] = {}
+        self._limited: dict[str, TrackedJob] = {}
+        """Those with a time limit of their own."""
         self._news: queue.SimpleQueue[tuple[str, int, int] | str] = queue.SimpleQueue()
         """Hints (job, stage, chunk), failed jobs and wake-ups."""
         self._failures: dict[str, str] = {}
@@ -66,7 +68,10 @@ class Poller:
         """Follow a job from now on."""
         with self._lock:
             self._jobs[job.manifest.job] = job
-            is_news = not self._backend.hints or job.manifest.timeout_s is not None
+            is_news = not self._backend.hints
+            if job.manifest.timeout_s is not None:
+                self._limited[job.manifest.job] = job
+                is_news = True
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="lambdamr-poller", daemon=True
@@ -254,7 +259,10 @@ class Poller:
 
     def _left_s(self) -> float:
         """Return when the next job is over its time limit, seconds from now; else infinity."""
-        left = [job.left_s() for job in self.outstanding()]
+        if not self._limited:
+            return float("inf")
+        with self._lock:
+            left = [job.left_s() for job in self._limited.values()]
         return min((each for each in left if each > 0), default=float("inf"))
 
     def _retire(self) -> bool:
@@ -262,6 +270,7 @@ class Poller:
         with self._lock:
             for name in [name for name, job in self._jobs.items() if job.is_over]:
                 del self._jobs[name]
+                self._limited.pop(name, None)
             if self._jobs:
                 return False
             self._thread = None

@@ -83,6 +83,27 @@ def test_time_limit_is_per_task(pool: lambdamr.Executor) -> None:
     assert futures.result(LIMIT_S) == [None] * 5
 
 
+def test_a_new_process_has_no_deadline_of_the_one_before(tmp_path: Path, root: str) -> None:
+    """Where a task was ended at its limit, the process that takes over is not ended for it, however
+    long it takes to start.
+    """
+    program = f"""
+        from lambdamr_runtime.child import Settings
+        from lambdamr_runtime.sandbox import Sandbox
+        sandbox = Sandbox(Settings({root!r}, "worker", {str(tmp_path)!r}))
+        page = sandbox._shared.page
+        page.begin(0, 0, 0.0, "0" * 16)
+        number = page.running().number
+        sandbox.start()
+        print(page.running())
+        page.resume()
+        page.begin(1, 1, 0.0, "1" * 16)
+        print(page.running().number > number)
+        sandbox.stop()
+    """
+    assert faults.run_client(program, root) == "None\nTrue\n"
+
+
 def test_siblings_of_a_slow_task(pool: lambdamr.Executor, folder: str) -> None:
     """A task over its limit neither fails nor reruns the others of its chunk."""
 

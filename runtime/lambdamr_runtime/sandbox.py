@@ -69,6 +69,9 @@ class Sandbox:
     def start(self) -> None:
         """Fork the child, so that it is warm when the first event comes."""
         if self._child is None:
+            # What a dead one ran is over: its deadline is not that of the next one's start.
+            self._shared.page.resume()
+            self._shared.page.end()
             self._child = _Child.fork(self._settings, self._shared)
 
     def run(self, event: Event, surroundings: Surroundings) -> None:
