@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lambdamr import progress as bars
 from lambdamr.config import absolute_root, load_config
 from lambdamr.futures import Data, Future, Futures, Progress
-from lambdamr.options import CallOptions, ErrorTypes, check_positive
+from lambdamr.options import CallOptions, ErrorTypes, as_allowed_failures, as_count, as_seconds
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -61,8 +62,6 @@ class Executor:
         include_modules: str | Sequence[str] = (),
         exclude_modules: str | Sequence[str] = (),
     ) -> None:
-        check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
-        check_positive(concurrency=concurrency)
         if serializer not in SERIALIZERS:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
         if serializer == "dill" and find_spec("dill") is None:
@@ -70,10 +69,10 @@ class Executor:
         if backend not in (None, "local") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", None or a backend, got {backend!r}')
         config = load_config()
-        self._workers = workers or config.workers
-        self._memory_mb = memory_mb or config.memory_mb or 0
-        self._timeout_s = timeout_s or config.timeout_s
-        self._concurrency = concurrency
+        self._workers = as_count("workers", workers) or config.workers
+        self._memory_mb = as_count("memory_mb", memory_mb) or config.memory_mb or 0
+        self._timeout_s = as_seconds("timeout_s", timeout_s) or config.timeout_s
+        self._concurrency = as_count("concurrency", concurrency)
         self._progress = config.progress if progress is None else progress
         self._root = config.root if root is None else absolute_root(os.fspath(root))
         self._is_placed = root is not None
@@ -179,8 +178,8 @@ class Executor:
         values = list(futures)
         _check_callable(fn)
         options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
-        if arity < 2:
-            raise ValueError(f"arity must be >= 2, got {arity}")
+        limit = options.timeout_s or self._timeout_s
+        arity = as_count("arity", arity, least=2) or DEFAULT_ARITY
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
         from lambdamr.submission import StageDraft
@@ -188,16 +187,19 @@ class Executor:
         from lambdamr_runtime.work import Call, Fold
 
         groups = [values[i : i + arity] for i in range(0, len(values), arity)]
-        limit = _limit(timeout_s, self._timeout_s)
         args = [((group,), _NO_KEYWORDS) for group in groups]
         call, fold = Call(fn, options.retried), Fold(fn, arity, options.retried)
         drafts = [
-            StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, limit, retries, 0)
+            StageDraft(
+                "reduce-1", StageKind.CALL, call, len(args), 1, args, limit, options.retries, 0
+            )
         ]
         while drafts[-1].tasks > 1:
             tasks = -(-drafts[-1].tasks // arity)
             name = f"reduce-{len(drafts) + 1}"
-            drafts.append(StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, limit, retries, 0))
+            drafts.append(
+                StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, limit, options.retries, 0)
+            )
         return self._start(drafts, job_timeout_s).stages[-1].futures[0]
 
     def map_reduce(
@@ -212,6 +214,7 @@ class Executor:
         sort_key: Callable[[Any], Any] | None = None,
         spill_share: float | None = None,
         merge_width: int | None = None,
+        compress: bool | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         max_failures: int | float = 0,
@@ -234,7 +237,8 @@ class Executor:
                   reducer(key, values), which returns the key's value, or, as a generator, yields
                   (key, value) pairs. values is an iterator, to be read once. None: the mapper's
                   pairs, in order, are the output.
-                  reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  reducers: partitions of the keys, >= 1; None: as many as workers, or map tasks
+                  where these are fewer, and more where a partition would outgrow a worker.
                   combiner: combiner(key, values) -> value, which replaces any number of a plain
                   reducer's values before they travel; or one of `lambdamr.reducers` that can.
                   partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
@@ -244,6 +248,8 @@ class Executor:
                   spill_share: share of a worker's free memory that a task's data may fill before
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
+                  compress: whether what travels from mappers to reducers is compressed (zstd);
+                  None: where it goes over a network, and not in a local directory.
                   retries, retry_on, timeout_s: of each task, as of `map`.
                   max_failures: map tasks that may fail, or their share if a float below 1: their
                   input is left out, the receipts cover the rest, and the report says "partial".
@@ -266,14 +272,14 @@ class Executor:
         from lambdamr.job import Job, KeyOptions, map_reduce_drafts
         from lambdamr.output import as_output
 
-        check_positive(reducers=reducers)
         call = CallOptions(
             retries,
             retry_on,
             max_failures=max_failures,
-            timeout_s=_limit(timeout_s, self._timeout_s),
+            timeout_s=timeout_s,
             job_timeout_s=job_timeout_s,
         )
+        call = replace(call, timeout_s=call.timeout_s or self._timeout_s)
         destination = as_output(output, format, columns, overwrite, single_file)
         engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
@@ -283,8 +289,8 @@ class Executor:
             reducer,
             engine.backend,
             KeyOptions(
-                reducers or engine.backend.workers, combiner, partitioner, sort_key,
-                spill_share, merge_width,
+                as_count("reducers", reducers), combiner, partitioner, sort_key,
+                spill_share, merge_width, compress,
             ),
             call,
             destination,
@@ -392,8 +398,8 @@ class Executor:
         from lambdamr_runtime.work import Call
 
         _check_callable(fn)
-        check_positive(chunksize=chunksize)
-        allowed = options.allowed_failures(len(args))
+        chunksize = as_count("chunksize", chunksize)
+        allowed = as_allowed_failures(options.max_failures, len(args))
         engine = self.engine()
         if not args:
             return Futures((), options.return_exceptions)
@@ -404,7 +410,7 @@ class Executor:
             len(args),
             chunksize or automatic_chunksize(len(args), engine.backend.workers),
             args,
-            _limit(options.timeout_s, self._timeout_s),
+            options.timeout_s or self._timeout_s,
             options.retries,
             allowed,
             same_failures=allowed is None and not options.return_exceptions,
@@ -468,7 +474,3 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 def _check_callable(fn: object) -> None:
     if not callable(fn):
         raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
-
-
-def _limit(given: float | None, default: float | None) -> float | None:
-    return default if given is None else given

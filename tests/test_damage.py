@@ -22,8 +22,8 @@ from lambdamr.submission import StageDraft
 from lambdamr.tracking import Poller
 from lambdamr_runtime import context
 from lambdamr_runtime.errors import CorruptObject, JobFailed, LambdamrError
-from lambdamr_runtime.mapreduce import part_blocks
 from lambdamr_runtime.outputs import Note
+from lambdamr_runtime.parts import part_blocks
 from lambdamr_runtime.wire import Manifest, args_span, checked_args, pack_args
 from lambdamr_runtime.work import Call
 from tests.cluster import Cluster

@@ -298,11 +298,10 @@ def test_job_timeout_holds_without_the_client(root: str, folder: str) -> None:
     client = faults.start_client(program, root)
     assert client.stdout is not None
     job = client.stdout.readline().strip()
-    faults.wait_until(lambda: faults.signs(folder, 0), "the first task")
+    told_s = time.time()
     faults.kill_client(client)
+    faults.wait_until(lambda: time.time() > told_s + 2, "the limit")
     before = faults.all_signs(folder)
-    created_s = time.time()
-    faults.wait_until(lambda: time.time() > created_s + 2, "the limit")
     futures = lambdamr.attach(job, root=root)
     assert isinstance(futures, lambdamr.Futures)
     assert {type(error) for error in futures.exceptions(LIMIT_S)} == {JobTimeout}

@@ -414,7 +414,7 @@ def test_a_job_that_ran_over_its_limit_is_run_again(pool: lambdamr.Executor, fol
             faults.sleep_long()
         return [(item, 1)]
 
-    job = pool.map_reduce(mapper, range(8), lambdamr.reducers.sum, job_timeout_s=2.0)
+    job = pool.map_reduce(mapper, range(8), lambdamr.reducers.sum, job_timeout_s=6.0)
     with pytest.raises(lambdamr.JobTimeout):
         job.result(LIMIT_S)
     faults.open_gate(folder)

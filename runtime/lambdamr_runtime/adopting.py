@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.keys import JobKeys, StageKeys
 from lambdamr_runtime.limits import KIB, MIB
+from lambdamr_runtime.parts import put_parts
 from lambdamr_runtime.shuffle import (
     Slice,
     SliceIdentity,
@@ -49,8 +50,6 @@ class Adopted:
         """
         if self.made.part:
             return self._copied_part(env, task)
-        from lambdamr_runtime.mapreduce import put_parts  # it knows this module
-
         slices: list[Slice] = []
         parts = self._parts(env, task, slices)
         if any(piece.length for piece in self.made.slices):
@@ -105,8 +104,6 @@ class Adopted:
 
 
 def _copy(store: "Store", source: str, target: str, size: int) -> None:
-    from lambdamr_runtime.mapreduce import put_parts  # it knows this module
-
     put_parts(store, target, _pieces(store, source, 0, size))
 
 
