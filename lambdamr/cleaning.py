@@ -34,7 +34,9 @@ def clean(older_than_s: float | None = None, *, root: str | None = None) -> list
         raise ValueError(f"older_than_s must be >= 0, got {older_than_s}")
     config = load_config()
     age_s = config.keep_days * DAY_S if older_than_s is None else older_than_s
-    return clean_root(open_store(absolute_root(root) if root else config.root), age_s)
+    place = absolute_root(root) if root else config.root
+    _check_local(place)  # before a store is asked for credentials
+    return clean_root(open_store(place), age_s)
 
 
 def clean_daily(store: Store, keep_days: float) -> None:
@@ -95,7 +97,15 @@ def _remove_shared(folder: str, before_s: float) -> None:
 
 
 def _folder(store: Store) -> str:
-    path = local_path(store.root)
+    return _check_local(store.root)
+
+
+def _check_local(root: str) -> str:
+    """Return the path of a root that is a local directory.
+
+    Raises:  ValueError: it is none.
+    """
+    path = local_path(root)
     if path is None:
-        raise ValueError(f"{store.root} is no local directory; its lifecycle rules clean it.")
+        raise ValueError(f"{root} is no local directory; its lifecycle rules clean it.")
     return path

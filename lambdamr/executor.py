@@ -13,10 +13,10 @@ from lambdamr.config import absolute_root, load_config
 from lambdamr.data import Data
 from lambdamr.futures import Future, Futures, Progress
 from lambdamr.options import CallOptions, ErrorTypes, as_count, as_seconds
+from lambdamr.places import Place
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
-    from lambdamr.deployment import Deployment
     from lambdamr.engine import Engine
     from lambdamr.inputs import Input
     from lambdamr.job import Job
@@ -79,17 +79,20 @@ class Executor:
         backend = config.backend if backend is None else backend
         if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
-        self._workers = as_count("workers", workers) or config.workers
-        self._memory_mb = as_count("memory_mb", memory_mb) or config.memory_mb or 0
         self._timeout_s = as_seconds("timeout_s", timeout_s) or config.timeout_s
-        self._concurrency = as_count("concurrency", concurrency)
         self._progress = config.progress if progress is None else progress
-        self._root = config.root if root is None else absolute_root(os.fspath(root))
-        self._is_placed = root is not None
-        self._config = config
         self._packing = (serializer, _names(include_modules), _names(exclude_modules))
-        self._kind = backend if isinstance(backend, str) else None
         self._given_backend = None if isinstance(backend, str) else backend
+        self.place = Place(
+            backend if isinstance(backend, str) else None,
+            config.root if root is None else absolute_root(os.fspath(root)),
+            root is not None,
+            as_count("workers", workers) or config.workers,
+            as_count("memory_mb", memory_mb) or config.memory_mb or 0,
+            as_count("concurrency", concurrency),
+            config.keep_days,
+        )
+        """Where jobs run that no backend was given for."""
         self._engine: Engine | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -400,7 +403,8 @@ class Executor:
             raise
 
     def __repr__(self) -> str:
-        return f"<lambdamr.Executor {'closed' if self._closed else 'open'} root={self._root!r}>"
+        root = self.place.root if self._engine is None else self._engine.backend.store.root
+        return f"<lambdamr.Executor {'closed' if self._closed else 'open'} root={root!r}>"
 
     # --- inside --------------------------------------------------------------------------------
     def _map(
@@ -459,7 +463,7 @@ class Executor:
             if self._engine is None:
                 from lambdamr.engine import Engine
 
-                self._engine = Engine(self._make_backend())
+                self._engine = Engine(self._given_backend or self.place.backend())
                 self._engine.stop_with(self)
             return self._engine
 
@@ -469,58 +473,9 @@ class Executor:
         twin._engine, twin._lock = engine, threading.Lock()
         return twin
 
-    def local_place(self) -> tuple[str, int, int, int]:
-        """Return root, workers, memory (0: no limit) and width of the embedded backend."""
-        from lambdamr.local import usable_cores
-        from lambdamr_runtime.limits import LANES_PER_WORKER
-
-        workers = self._workers or usable_cores()
-        width = self._concurrency or workers * LANES_PER_WORKER
-        return self._root, workers, self._memory_mb, width
-
     def begun(self) -> "Engine | None":
         """Return what runs this executor's jobs, None before the first."""
         return self._engine
-
-    def _make_backend(self) -> "Backend":
-        if self._given_backend is not None:
-            return self._given_backend
-        from lambdamr_runtime import context
-
-        worker = context.current()
-        if worker is not None and not self._is_placed:
-            from lambdamr.nested import NestedBackend
-
-            return NestedBackend(worker, self._memory_mb or worker.memory_mb)
-        deployment = self.deployment()
-        if deployment is not None:
-            from lambdamr.aws.backend import AwsBackend
-
-            self._root = deployment.root
-            return AwsBackend(deployment, self._concurrency or self._workers, self._memory_mb)
-        from lambdamr.local import LocalBackend
-
-        return LocalBackend(*self.local_place(), self._config.keep_days)
-
-    def deployment(self) -> "Deployment | None":
-        """Return the runtime that this executor uses; None: it works on this machine.
-
-        Raises:  RuntimeMismatch: AWS is asked for, but nothing is deployed.
-        """
-        from lambdamr.deployment import load_profile
-
-        if self._root.startswith("s3://") and self._kind != "local":
-            from lambdamr.aws.backend import deployment_at
-
-            return deployment_at(self._root)
-        if self._kind == "local" or (self._is_placed and self._kind != "aws"):
-            return None
-        deployment = load_profile()
-        if deployment is None and self._kind == "aws":
-            from lambdamr_runtime.errors import RuntimeMismatch
-
-            raise RuntimeMismatch("No runtime is deployed. Run `lambdamr deploy-runtime`.")
-        return deployment
 
 
 _NO_KEYWORDS: dict[str, Any] = {}

@@ -113,6 +113,13 @@ class JobSummary:
     """Tasks with an outcome; of a job that is done, all."""
     seconds: float | None = None
     reason: str = ""
+    has_all: bool = False
+    """Whether all its results are there: the report of a map may come a moment later."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is to come any more that anybody waits for."""
+        return self.state.is_over or self.state is State.UNREADABLE or self.has_all
 
 
 def job_ids(store: "ObstoreStore") -> list[str]:
@@ -148,15 +155,17 @@ def summary(store: Store, job: str) -> JobSummary:
     end = read_end(store, JobKeys(job))
     state = _state(store, manifest, end)
     tasks = sum(stage.tasks for stage in manifest.stages)
+    ended = tasks if state is State.DONE else _ended(store, manifest)
     return JobSummary(
         job,
         state,
         " + ".join(stage.name for stage in manifest.stages),
         manifest.created_s,
         tasks,
-        tasks if state is State.DONE else _ended(store, manifest),
+        ended,
         max(0.0, end.ended_s - manifest.created_s) if end is not None and end.ended_s else None,
         end.reason if end is not None else "",
+        ended == tasks and not manifest.ends_with_report,
     )
 
 

@@ -21,15 +21,19 @@ def next_pause(pause: float, elapsed_s: float) -> float:
     return min(POLL_MAX_S, pause * GROWTH, max(POLL_FLOOR_S, elapsed_s * POLL_SHARE))
 
 
-def prefixes_to_list(keys: StageKeys, plan: LanePlan, missing: Collection[int]) -> list[str]:
+def prefixes_to_list(
+    keys: StageKeys, plan: LanePlan, missing: Collection[int], *, paged: bool
+) -> list[str]:
     """Return what to list to find the outcomes of *missing* chunks, with the fewest requests.
 
     Either each group that is incomplete, or all outcomes at once, page by page: of 10,000 chunks
     in 28 groups the pages are 1 to 11. Known from the chunks that are not missing is how many
     outcomes there are at least.
+
+    Args:  paged: whether a listing is requests for pages; a directory is read entry by entry.
     """
     groups = sorted({plan.group_of(chunk) for chunk in missing})
-    if pages(plan.chunks - len(missing)) < len(groups):
+    if paged and pages(plan.chunks - len(missing)) < len(groups):
         return [keys.all_outcomes]
     return [keys.outcomes(group) for group in groups]
 

@@ -416,6 +416,7 @@ def prepared_environment() -> tuple[Path, Path]:
                 [*pip, "--target", layer, "--requirement", LAYER_REQUIREMENTS], check=True
             )
             stamp.write_text(wanted)
+        os.utime(stamp)  # newer than the files that make compares it with
     return ENVIRONMENT, layer
 
 

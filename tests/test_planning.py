@@ -60,10 +60,11 @@ def test_looks_list_what_is_least() -> None:
     """All outcomes at once while they fit in fewer pages than there are open groups."""
     plan = LanePlan(10_000, 1, WIDTH)
     everything = range(plan.chunks)
-    assert prefixes_to_list(KEYS, plan, everything) == [KEYS.all_outcomes]
+    assert prefixes_to_list(KEYS, plan, everything, paged=True) == [KEYS.all_outcomes]
     last = plan.chunks_in(3)[-1]
-    assert prefixes_to_list(KEYS, plan, [last]) == [KEYS.outcomes(3)]
-    assert prefixes_to_list(KEYS, LanePlan(8, 1, 2), range(8)) == [KEYS.outcomes(0)]
+    assert prefixes_to_list(KEYS, plan, [last], paged=True) == [KEYS.outcomes(3)]
+    assert len(prefixes_to_list(KEYS, plan, everything, paged=False)) == plan.groups
+    assert prefixes_to_list(KEYS, LanePlan(8, 1, 2), range(8), paged=True) == [KEYS.outcomes(0)]
     assert [pages(n) for n in (0, 1, 1000, 1001)] == [1, 1, 1, 2]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lambdamr.config import absolute_root, load_config, sources
+from lambdamr.config import absolute_root
 
 if TYPE_CHECKING:
     from lambdamr_runtime.store import ObstoreStore
@@ -38,13 +38,9 @@ def root_of(root: str | None) -> str:
     """Return the root that a command means."""
     if root:
         return absolute_root(root)
-    config = load_config()
-    if "root" in sources() or config.backend == "local":
-        return config.root
-    from lambdamr.deployment import load_profile
+    from lambdamr.places import default_root
 
-    deployed = load_profile()
-    return deployed.root if deployed is not None else config.root
+    return default_root()
 
 
 def job_and_root(job: str, root: str | None) -> "tuple[str, ObstoreStore]":

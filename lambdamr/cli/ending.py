@@ -61,14 +61,14 @@ def retry(job: str, root: str | None, as_json: bool) -> int:
     """
     from lambdamr.attaching import attach
     from lambdamr.job import Job
-    from lambdamr.looking import State, summary
+    from lambdamr.looking import summary
 
     job, store = job_and_root(job, root)
-    now = summary(store, job).state
-    if not now.is_over and now is not State.UNREADABLE:
+    now = summary(store, job)
+    if not now.is_settled:
         raise JobRunning(
-            f"Job {job} is {now}. `lambdamr result {job} --wait` waits for its end, and goes on "
-            "with it where its program is gone."
+            f"Job {job} is {now.state}. `lambdamr result {job} --wait` waits for its end, and goes "
+            "on with it where its program is gone."
         )
     found = attach(job, root=store.root)
     again = found.retry_failed()
@@ -106,7 +106,8 @@ def delete(job: str, force: bool, root: str | None, as_json: bool) -> int:
     from lambdamr.looking import State, summary
 
     job, store = job_and_root(job, root)
-    if summary(store, job).state is State.RUNNING and not force:
+    now = summary(store, job)
+    if now.state is State.RUNNING and not now.has_all and not force:
         raise JobRunning(f"Job {job} is running. Cancel it first, or give --force, which does.")
     delete_job(job, root=store.root, force=force)
     show({"job": job, "deleted": True}, f"job {job} deleted", as_json)

@@ -42,15 +42,15 @@ def result(
       lambdamr result last --json
       lambdamr result 20261126-0933 --format pickle -o result.pickle
     """
-    from lambdamr.looking import State, summary
+    from lambdamr.looking import summary
 
     form = "json" if as_json else form
     if form == "pickle" and output is None and sys.stdout.isatty():
         raise click.UsageError("A pickle is not for a terminal: give --output FILE, or a pipe.")
     job, store = job_and_root(job, root)
-    now = summary(store, job).state
-    if not now.is_over and now is not State.UNREADABLE and not wait:
-        raise JobRunning(f"Job {job} is {now}. --wait waits for its end.")
+    now = summary(store, job)
+    if not now.is_settled and not wait:
+        raise JobRunning(f"Job {job} is {now.state}. --wait waits for its end.")
     written = _written(_values(job, store.root), form)
     with click.open_file(output or "-", "wb") as file:
         for data in written:

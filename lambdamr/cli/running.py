@@ -47,6 +47,8 @@ def run(script: str, arguments: tuple[str, ...], **options: object) -> int:
         "ROOT": options["root"],
         "PROGRESS": None if options["progress"] is None else int(bool(options["progress"])),
     }
+    if options["root"] and not options["backend"]:  # a root on S3 is a deployed runtime's
+        settings["BACKEND"] = "local" if "://" not in str(options["root"]) else None
     given = {
         f"LAMBDAMR_{name}": str(value) for name, value in settings.items() if value is not None
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lambdamr.deploy.aws import Answer, Cloud, until
-from lambdamr.deploy.models import Function, Layer, changes, pairs
+from lambdamr.deploy.models import Function, Layer, changes, own_tags, pairs
 from lambdamr.deploy.naming import Root
 from lambdamr.deploy.packaging import Archive
 from lambdamr_runtime.errors import DeployError
@@ -159,7 +159,7 @@ class FunctionKeeper:
             retries=int(events.get("MaximumRetryAttempts", 2)),  # AWS's own where nothing is set
             event_age_s=int(events.get("MaximumEventAgeInSeconds", 6 * 3600)),
             on_failure=failures.get("Destination", ""),
-            tags=pairs(answer.get("Tags", {})),
+            tags=own_tags(answer.get("Tags", {})),
         )
 
     def find(self, like: Function) -> Function | None:

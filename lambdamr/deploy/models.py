@@ -190,3 +190,8 @@ def changes(present: Resource, wanted: Resource) -> tuple[Change, ...]:
 def pairs(mapping: "dict[str, str]") -> Pairs:
     """Return a mapping as sorted pairs."""
     return tuple(sorted(mapping.items()))
+
+
+def own_tags(tags: "dict[str, str]") -> Pairs:
+    """Return tags as sorted pairs, without those that AWS itself sets (CloudFormation does)."""
+    return pairs({name: value for name, value in tags.items() if not name.startswith("aws:")})

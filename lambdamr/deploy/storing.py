@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 
 from lambdamr.deploy.aws import Cloud
-from lambdamr.deploy.models import Bucket, Expiry, Pairs, Profile, Record, changes, pairs
+from lambdamr.deploy.models import Bucket, Expiry, Pairs, Profile, Record, changes, own_tags
 from lambdamr.deploy.naming import Names, Root
 from lambdamr.deploy.permissions import canonical
 from lambdamr.deployment import (
@@ -77,7 +77,7 @@ class BucketKeeper:
             policy=canonical(json.loads(policy["Policy"])) if policy else "",
             expiries=expiries,
             abort_uploads_days=abort_days,
-            tags=pairs({tag["Key"]: tag["Value"] for tag in tags.get("TagSet", ())}),
+            tags=own_tags({tag["Key"]: tag["Value"] for tag in tags.get("TagSet", ())}),
         )
 
     def _kms_key(self, name: str) -> str:

@@ -50,14 +50,15 @@ class Rehearsal:
 
     def engine_of(self, executor: Executor) -> RehearsalEngine:
         """Return the engine of an executor that the script has made."""
-        root, workers, memory_mb, width = executor.local_place()
-        target = Target(LOCAL, workers, width, memory_mb or PLANNED_MEMORY_MB)
-        deployed = executor.deployment() if self._on is None else None
+        place = executor.place
+        workers, width = place.local_size()
+        target = Target(LOCAL, workers, width, place.memory_mb or PLANNED_MEMORY_MB)
+        deployed = place.deployment() if self._on is None else None
         if deployed is not None:
             target = deployed_target(deployed, int(CONCURRENCY * CONCURRENCY_SHARE))
         elif self._on == AWS:
             target = assumed_target(load_config())
-        engine = RehearsalEngine(RehearsalBackend(open_store(root), target))
+        engine = RehearsalEngine(RehearsalBackend(open_store(place.root), target))
         engine.noted = self._note
         self._engines.append(engine)
         return engine

@@ -185,7 +185,7 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
 
     def began(run: StageRun) -> None:
         if not settings.workers and run.manifest.job == running[0]:
-            ctx.workers = run.stage.width
+            ctx.workers = ctx.width = run.stage.width
 
     running = [""]
     nested = worker(_NestedWatch(shared), lambda: float("inf"), lambda: True)

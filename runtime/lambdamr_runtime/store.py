@@ -77,11 +77,16 @@ class Store(Ranges, Protocol):
 
 
 class ObstoreStore:
-    """Store on any obstore backend."""
+    """Store on any obstore backend.
 
-    def __init__(self, root: str, backend: ObjectStore) -> None:
+    Args:  hides_missing: whether a key that is not there may be "forbidden" (403): so S3 answers
+           whoever may list a prefix of a bucket but not all of it.
+    """
+
+    def __init__(self, root: str, backend: ObjectStore, hides_missing: bool = False) -> None:
         self.root = root
         self._backend = backend
+        self._hides_missing = hides_missing
 
     def get(self, key: str) -> bytes:
         """Return the whole object."""
@@ -233,7 +238,8 @@ class ObstoreStore:
 
     def _mapped(self, error: BaseException, verb: str, key: str) -> Exception:
         """Return our error for obstore's: the one place where they meet."""
-        if _is_missing(error):
+        is_hidden = self._hides_missing and verb in ("read", "look up")
+        if _is_missing(error) or (is_hidden and type(error).__name__ == "PermissionDeniedError"):
             return FileNotFoundError(f"{self.root}/{key}")
         if type(error).__name__ == "PreconditionError":
             return InputChanged(f"{self.root}/{key} is not the object that was planned.")
@@ -265,9 +271,14 @@ def open_store(root: str) -> ObstoreStore:
     A local directory is made if it is missing.
     """
     try:
-        return ObstoreStore(root, _backend_of(root))
+        return ObstoreStore(root, _backend_of(root), hides_missing(root))
     except (BaseError, OSError) as error:
         raise StoreError(f"Could not open the store at {root}: {_reason(error)}") from error
+
+
+def hides_missing(root: str) -> bool:
+    """Whether a root is a prefix of a bucket on S3, which others may have the rest of."""
+    return root.startswith("s3://") and "/" in root.removeprefix("s3://").rstrip("/")
 
 
 def local_path(uri: str) -> str | None:
@@ -321,6 +332,8 @@ def _backend_of(root: str) -> ObjectStore:
         from lambdamr_runtime.s3 import s3_backend  # only where S3 is used
 
         return s3_backend(root)
+    if root.startswith("http://"):
+        return from_url(root, client_options={"allow_http": True})
     return from_url(root)
 
 

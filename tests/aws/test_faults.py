@@ -7,11 +7,12 @@ from contextlib import contextmanager
 import pytest
 
 import lambdamr
+from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.keys import new_execution_id
 from lambdamr_runtime.store import Store, open_store
 from tests.aws import tasks
 from tests.aws.conftest import ROOT, Cloud
-from tests.s3_proxy import Fault, S3Proxy
+from tests.s3_proxy import BAD_DAY, Fault, S3Proxy
 
 PATIENCE_S = 60
 
@@ -74,7 +75,7 @@ def test_s3_on_a_bad_day(cloud: Cloud) -> None:
     assert len(outcomes) == 60
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("fault", BAD_DAY)
 def test_the_winner_of_a_create_is_read(cloud: Cloud, fault: Fault) -> None:
     """Whatever is answered to a conditional put, exactly one of two executions has won."""
     key = f"tests/{fault.name}"
@@ -87,6 +88,19 @@ def test_the_winner_of_a_create_is_read(cloud: Cloud, fault: Fault) -> None:
         assert not store.create(key, b"other", other)
         assert proxy.faults[fault] == 2
     assert cloud.store().get(key) == mine.encode() + b"\nmine"
+
+
+def test_a_missing_key_may_be_forbidden(cloud: Cloud) -> None:
+    """S3 says 403 of a key that is not there to whoever may list a prefix alone: it is missing. A
+    refused write stays a refusal.
+    """
+    with S3Proxy(cloud.s3.endpoint) as proxy, through(proxy) as store:
+        proxy.choose = lambda *_: Fault.FORBIDDEN
+        with pytest.raises(FileNotFoundError):
+            store.get("nothing")
+        assert not store.exists("nothing")
+        with pytest.raises(StoreError, match=r"403|Forbidden|permission"):
+            store.put("something", b"")
 
 
 def test_throttled_launches(cloud: Cloud) -> None:
