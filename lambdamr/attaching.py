@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from time import time
 
 from lambdamr.backend import RemoteBackend
 from lambdamr.config import absolute_root
@@ -90,7 +89,7 @@ def _taking_over(job: TrackedJob) -> Callable[[], None]:
 
     def take_over() -> None:
         if not is_alive(backend.store.root, job.manifest.owner):
-            sweep(backend.store, job.manifest, backend.invoke, time())
+            sweep(backend.store, job.manifest, backend.invoke, job.poller.machine.time())
             job.take_over = None  # after a sweep that failed, the next look sweeps again
 
     return take_over

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lambdamr.backend import Backend, RemoteBackend
+from lambdamr.machine import Machine
 from lambdamr.submission import Submission
 from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
@@ -22,9 +23,9 @@ logger = logging.getLogger(__name__)
 class Engine:
     """The backend, the poller, and the jobs between them."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, machine: Machine | None = None) -> None:
         self.backend = backend
-        self.poller = Poller(backend)
+        self.poller = Poller(backend, machine)
         self.known: set[str] = set()
         """Keys of function objects that this client has stored."""
         self.closed = threading.Event()
@@ -80,7 +81,7 @@ class Engine:
             if isinstance(self.backend, RemoteBackend):
                 job.take_over = self.backend.watch(job, is_new=True)
             self.poller.add(job)
-            submission.launch(self.backend)
+            submission.launch(self.backend, self.poller.machine.time())
         except BaseException as error:  # nobody will ever end this job: nothing may wait for it
             self.backend.withdraw(job.manifest.job)
             self._fail(job, error, "it could not be launched")
@@ -112,10 +113,9 @@ class Engine:
 
     def _end_empty(self, job: TrackedJob) -> None:
         """A job without tasks has nobody to end it but the client."""
-        from lambdamr_runtime.barrier import Barrier
-        from lambdamr_runtime.clock import SystemClock
+        from lambdamr_runtime.barrier import end_empty
 
-        Barrier(self.backend.store, self.backend.invoke, SystemClock()).job_ended(job.manifest)
+        end_empty(self.backend.store, job.manifest, self.poller.machine.time())
 
     def cancel(self, everything: bool) -> None:
         """Cancel what is outstanding; *everything*: calls that run as well.

@@ -305,7 +305,8 @@ class _Pool:
             )
             self._give_up(reason, event.job)
             return
-        death = Death(DeathCause.LOST, f"the end of its worker (exit status {code})")
+        detail = f"the end of its worker (exit status {code})"
+        death = Death(DeathCause.LOST, detail, execution=new_execution_id())
         self._queue.appendleft(replace(event, death=death))
         self._dispatch()
 

@@ -108,12 +108,12 @@ class Submission:
                 known.add(key)
         store.put(JobKeys(self.manifest.job).manifest, self.encoded)
 
-    def launch(self, backend: Backend) -> None:
+    def launch(self, backend: Backend, now_s: float) -> None:
         """Invoke the top of the tree of the first stage that has tasks."""
         from lambdamr_runtime.barrier import top_events
 
         first = next((i for i, stage in enumerate(self.manifest.stages) if stage.tasks), 0)
-        events = top_events(self.manifest, self.encoded, first, time())
+        events = top_events(self.manifest, self.encoded, first, now_s)
         if isinstance(backend, RemoteBackend):
             backend.invoke_all(events)
             return

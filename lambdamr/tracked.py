@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
 from dataclasses import dataclass, field
-from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
+from lambdamr.machine import Signal
 from lambdamr.stats import ChunkStats, TaskStats
-from lambdamr.threads import Signal
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import CLIENT, OURS, Frame, FrameKind, Manifest, Outcome
 
@@ -134,11 +133,12 @@ class TrackedStage:
         """
         if not self.helps:
             return timeout
-        deadline = None if timeout is None else monotonic() + timeout
-        while not is_over() and (deadline is None or monotonic() < deadline):
+        now = self.job.poller.machine.monotonic
+        deadline = None if timeout is None else now() + timeout
+        while not is_over() and (deadline is None or now() < deadline):
             self.job.poller.help(self.job_id)
             self.job.changed.wait_for(is_over, HELP_PAUSE_S)
-        return None if deadline is None else max(0.0, deadline - monotonic())
+        return None if deadline is None else max(0.0, deadline - now())
 
     def cancel(self, future: Future) -> bool:
         return self.job.poller.cancel(self, future)
@@ -193,7 +193,7 @@ class TrackedJob:
         self.poller = poller
         self.lock = threading.RLock()
         """Held while counts and states below are changed."""
-        self.changed = Signal()
+        self.changed: Signal = poller.machine.signal()
         """Notified whenever they have."""
         self.stages = [TrackedStage(self, index) for index in range(len(manifest.stages))]
         self.pending = [len(stage.futures) for stage in self.stages]
@@ -213,7 +213,7 @@ class TrackedJob:
         """How the job ended, where that was looked for."""
         self.take_over: Callable[[], None] | None = None
         """Called at every look: runs the job here once its owner is gone."""
-        self.followed_since = monotonic()
+        self.followed_since = poller.machine.monotonic()
         self.unreadable_since: float | None = None
         """When the first of the looks failed that have all failed since."""
 
@@ -236,8 +236,9 @@ class TrackedJob:
         limit_s = self.manifest.timeout_s
         if limit_s is None:
             return float("inf")
-        followed_s = monotonic() - self.followed_since
-        return min(self.manifest.deadline_s - time(), limit_s - followed_s)
+        machine = self.poller.machine
+        followed_s = machine.monotonic() - self.followed_since
+        return min(self.manifest.deadline_s - machine.time(), limit_s - followed_s)
 
     def begin_launch(self) -> bool:
         """Go from WAITING to LAUNCHED; False where the job ended while it waited."""

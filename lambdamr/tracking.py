@@ -14,19 +14,25 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
-from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
+from lambdamr.machine import Machine, News, ThisMachine
 from lambdamr.polling import next_pause, prefixes_to_list
-from lambdamr.threads import Signal, start_thread
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
-from lambdamr_runtime.errors import CorruptObject, JobFailed, JobTimeout, StoreError
+from lambdamr_runtime.errors import (
+    CorruptObject,
+    InvocationFailed,
+    JobFailed,
+    JobTimeout,
+    StoreError,
+)
 from lambdamr_runtime.keys import last_number, new_execution_id
 from lambdamr_runtime.limits import (
     POLL_FIRST_S,
     POLL_FLOOR_S,
+    POLL_MAX_S,
     STORE_PATIENCE_S,
 )
 from lambdamr_runtime.wire import Frame, FrameKind, Outcome, StageKind
@@ -43,24 +49,27 @@ LOOK_SHARE = 0.05
 class Poller:
     """Follows the jobs of one executor in one thread, which lives only while there are any.
 
-    Args:  clock: seconds, monotonic; tells how long a store has been unreadable.
+    Args:  machine: whose clock and threads are used; None: this one's.
     """
 
-    def __init__(self, backend: Backend, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, backend: Backend, machine: Machine | None = None) -> None:
         self._backend = backend
-        self._clock = clock
+        self.machine: Machine = machine or ThisMachine()
         self._store = backend.store
         self._jobs: dict[str, TrackedJob] = {}
-        self._news: queue.SimpleQueue[tuple[str, int, int] | str] = queue.SimpleQueue()
+        self._limited: dict[str, TrackedJob] = {}
+        """Those with a time limit of their own."""
+        self._news: News = self.machine.news()
         """Hints (job, stage, chunk), failed jobs and wake-ups."""
         self._failures: dict[str, str] = {}
         # Reentrant: garbage collection may end an executor, and so come here, in any thread.
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._is_running = False
+        """Whether the thread runs."""
         self._at_idle: list[Callable[[], None]] = []
         self._at_end: dict[str, list[Callable[[], object]]] = {}
         """What to call once a job is over."""
-        self.idle = Signal()
+        self.idle = self.machine.signal()
         """Notified when nothing is outstanding any more."""
 
     # --- called by anybody ---------------------------------------------------------------------
@@ -68,9 +77,13 @@ class Poller:
         """Follow a job from now on."""
         with self._lock:
             self._jobs[job.manifest.job] = job
-            is_news = not self._backend.hints or job.manifest.timeout_s is not None
-            if self._thread is None:
-                self._thread = start_thread(self._run, "lambdamr-poller")
+            is_news = not self._backend.hints
+            if job.manifest.timeout_s is not None:
+                self._limited[job.manifest.job] = job
+                is_news = True
+            if not self._is_running:
+                self._is_running = True
+                self.machine.start(self._run, "lambdamr-poller")
         if is_news:
             self.look()
 
@@ -97,7 +110,7 @@ class Poller:
             self.help()
 
     def _wait_idle(self, patience: float | None) -> bool:
-        return self.idle.wait_for(lambda: self._thread is None, patience)
+        return self.idle.wait_for(lambda: not self._is_running, patience)
 
     def help(self, job: str = "") -> None:
         """Inside a task: run a queued event in this thread, of *job* first, else of any other.
@@ -113,7 +126,7 @@ class Poller:
     def when_idle(self, act: Callable[[], None]) -> None:
         """Call *act* once nothing is outstanding: now, or from the poller's thread."""
         with self._lock:
-            if self._thread is not None:
+            if self._is_running:
                 self._at_idle.append(act)
                 return
         act()
@@ -189,7 +202,7 @@ class Poller:
                 self._backend.withdraw(job.manifest.job)
                 self.entomb(job)
         finally:  # nobody waits here any more, even if the store refuses the tombstone
-            report = Report("cancelled", "cancelled by the client", time())
+            report = Report("cancelled", "cancelled by the client", self.machine.time())
             job.give_up(lambda *_: CancelledError(), report)
             self.look()
 
@@ -197,7 +210,8 @@ class Poller:
         """Put a job's tombstone: its workers stop, and whoever follows it sees its end."""
         from lambdamr_runtime.barrier import Report, end_job
 
-        end_job(self._store, job.keys, Report("cancelled", "cancelled by the client", time()))
+        report = Report("cancelled", "cancelled by the client", self.machine.time())
+        end_job(self._store, job.keys, report)
 
     def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
         from lambdamr_runtime import serialize
@@ -224,10 +238,11 @@ class Poller:
             if asked:
                 pause = self._first_pause()
             if asked or not hints:
-                began = monotonic()
+                began = self.machine.monotonic()
                 self._look_at_all()
                 pause = next_pause(pause, self._elapsed_s())
-                pause = max(pause, (monotonic() - began) / LOOK_SHARE)
+                slow = (self.machine.monotonic() - began) / LOOK_SHARE
+                pause = min(POLL_MAX_S, max(pause, slow))
 
     def _wait_for_news(self, pause: float) -> tuple[list[tuple[str, int, int]], bool]:
         """Return the hints that came, and whether a look at the store was asked for."""
@@ -255,11 +270,15 @@ class Poller:
     def _elapsed_s(self) -> float:
         with self._lock:
             since = [job.followed_since for job in self._jobs.values()]
-        return monotonic() - min(since, default=monotonic())
+        now = self.machine.monotonic()
+        return now - min(since, default=now)
 
     def _left_s(self) -> float:
         """Return when the next job is over its time limit, seconds from now; else infinity."""
-        left = [job.left_s() for job in self.outstanding()]
+        if not self._limited:
+            return float("inf")
+        with self._lock:
+            left = [job.left_s() for job in self._limited.values()]
         return min((each for each in left if each > 0), default=float("inf"))
 
     def _retire(self) -> bool:
@@ -269,10 +288,11 @@ class Poller:
         with self._lock:
             for name in [name for name, job in self._jobs.items() if job.is_over]:
                 del self._jobs[name]
+                self._limited.pop(name, None)
                 ended += self._at_end.pop(name, ())
             is_idle = not self._jobs
             if is_idle:
-                self._thread = None
+                self._is_running = False
                 acts, self._at_idle = self._at_idle, []
                 self.idle.notify_all()
         for tell in ended:
@@ -303,7 +323,7 @@ class Poller:
 
         for job in self.outstanding():
             if job.launch is Launch.WAITING and job.left_s() <= 0 and job.refuse_launch():
-                end = overdue(job.manifest, time())
+                end = overdue(job.manifest, self.machine.time())
                 job.give_up(partial(_ending, report=end), end)
             if job.launch is Launch.LAUNCHED and not job.is_over:
                 self._guarded(job, self._look_at, job)
@@ -318,17 +338,17 @@ class Poller:
             job.unreadable_since = None
         except CorruptObject as error:
             reason = str(error)
-            job.give_up(lambda *_: CorruptObject(reason), _failed(reason))
-        except (StoreError, FileNotFoundError) as error:
+            job.give_up(lambda *_: CorruptObject(reason), self._failed(reason))
+        except (StoreError, InvocationFailed, FileNotFoundError) as error:
             if not self._has_failed(job):
                 self._unreadable(job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
             text = f"Job {job.manifest.job} cannot be followed: {error!r}"
-            job.give_up(lambda *_: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failed(text))
 
     def _unreadable(self, job: TrackedJob, error: Exception) -> None:
         """A look has failed: look again later, unless that has gone on for too long."""
-        now = self._clock()
+        now = self.machine.monotonic()
         if job.unreadable_since is None:
             job.unreadable_since = now
         seconds = now - job.unreadable_since
@@ -339,7 +359,7 @@ class Poller:
             f"Job {job.manifest.job} could not be looked at for {seconds:.0f} s: {error} It may "
             f"have gone on: lambdamr.attach({job.manifest.job!r}) looks again."
         )
-        job.give_up(lambda *_: StoreError(text), _failed(text))
+        job.give_up(lambda *_: StoreError(text), self._failed(text))
 
     def _look_at(self, job: TrackedJob) -> None:
         news = 0
@@ -357,7 +377,7 @@ class Poller:
         if reason is None:
             return False
         text = f"Job {job.manifest.job} failed: {reason}"
-        job.give_up(lambda *_: JobFailed(text), _failed(reason))
+        job.give_up(lambda *_: JobFailed(text), self._failed(reason))
         return True
 
     def _read_new(self, stage: TrackedStage) -> int:
@@ -403,7 +423,7 @@ class Poller:
 
         report = read_end(self._store, job.keys)
         if report is None and job.left_s() <= 0:  # no worker has come to see that
-            end_job(self._store, job.keys, overdue(job.manifest, time()))
+            end_job(self._store, job.keys, overdue(job.manifest, self.machine.time()))
             report = read_end(self._store, job.keys)
         if report is None:
             self._check_presence(job)
@@ -422,13 +442,12 @@ class Poller:
                 f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
                 f"{self._store.root}. Somebody deleted it; run the job again."
             )
-            job.give_up(lambda *_: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failed(text))
 
+    def _failed(self, reason: str) -> "Report":
+        from lambdamr_runtime.barrier import Report
 
-def _failed(reason: str) -> "Report":
-    from lambdamr_runtime.barrier import Report
-
-    return Report("failed", reason, time())
+        return Report("failed", reason, self.machine.time())
 
 
 def _ending(stage: TrackedStage, task: int, report: "Report") -> BaseException:

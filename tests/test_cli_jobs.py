@@ -23,6 +23,7 @@ from lambdamr_runtime.store import open_store
 from lambdamr_runtime.wire import StageKind
 from lambdamr_runtime.work import Call
 from tests.cluster import Cluster
+from tests.gates import PATIENCE_S, Gate, pass_gate
 
 LAMBDAMR = str(Path(sys.executable).with_name("lambdamr"))
 
@@ -574,3 +575,29 @@ def test_help_is_quick() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.stderr == "[]\n"
+
+
+def test_logs_of_running_tasks_can_be_followed(tmp_path: Path, gate: Gate) -> None:
+    """With --follow a task's lines come while it runs, each once; the rest when it has ended."""
+    root = str(tmp_path / "root")
+
+    def task(path: str) -> None:
+        print("first")
+        sys.stdout.flush()
+        pass_gate(path)
+        print("last")
+
+    with lambdamr.Executor(workers=1, root=root) as executor:
+        future = executor.submit(task, gate.path)
+        with subprocess.Popen(
+            [LAMBDAMR, "logs", future.job_id, "--follow", "--root", root],
+            stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(2)]
+            gate.open()
+            future.result(PATIENCE_S)
+            rest = process.stdout.read().splitlines()
+    assert process.returncode == Exit.OK
+    assert lines == ["--- submit task 0\n", "first\n"]
+    assert rest == ["--- submit task 0", "last"]

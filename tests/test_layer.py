@@ -13,7 +13,7 @@ ON_REQUEST = {"dill"}
 """Imported only where the user names it, who then has to add it."""
 
 PLATFORM = {"boto3", "botocore"}
-"""Part of AWS's own Python runtime."""
+"""In Lambda's own Python: what a worker launches is signed by it, and parts are joined."""
 
 
 NEEDED = {"typing_extensions"}

@@ -6,7 +6,7 @@ so that one bad task neither reruns nor fails its siblings.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from zlib import crc32
 
 from lambdamr_runtime import serialize
@@ -27,6 +27,7 @@ from lambdamr_runtime.wire import (
     DeathCause,
     Frame,
     FrameKind,
+    as_record,
     decode_frames,
     encode_frames,
 )
@@ -82,7 +83,7 @@ def save_attempt(
     store: Store, keys: StageKeys, attempt: int, death: Death, frames: Mapping[int, Frame]
 ) -> None:
     """Write the attempt object of a dead execution; *death* names chunk and execution."""
-    header = json.dumps({"death": asdict(death), "tasks": list(frames)}).encode()
+    header = json.dumps({"death": as_record(death), "tasks": list(frames)}).encode()
     packed = encode_frames(list(frames.values()))
     checksum = crc32(packed, crc32(header))
     body = b"%d %d\n%b%b" % (len(header), checksum, header, packed)

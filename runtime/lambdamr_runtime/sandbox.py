@@ -269,9 +269,9 @@ class _Time:
 
         One that was begun late is tried again, first in its invocation, with all the time there is.
         """
-        ran_s = self._whole_s - (self.ends - self._seen)
-        detail = f"it ran into the time limit of its function, after {self._whole_s - ran_s:.1f} s"
-        is_late = ran_s > LATE_SHARE * self._whole_s
+        ran_s = self.ends - self._seen
+        detail = f"it ran into the time limit of its function, after {ran_s:.1f} s"
+        is_late = ran_s < (1 - LATE_SHARE) * self._whole_s
         return (DeathCause.LOST if is_late else DeathCause.TIMEOUT), detail
 
 

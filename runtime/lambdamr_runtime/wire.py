@@ -11,7 +11,7 @@ import json
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -126,7 +126,8 @@ class Manifest:
         return len(self.stages) > 1 or self.stages[0].kind is StageKind.MAP
 
     def encode(self) -> bytes:
-        record = asdict(self)
+        record = as_record(self)
+        record["stages"] = [as_record(stage) for stage in self.stages]
         for stage in record["stages"]:
             for name in ("inline_function", "inline_args"):
                 stage[name] = base64.b64encode(stage[name]).decode()
@@ -178,6 +179,8 @@ class Death:
     task: int = -1
     """The task that ran, or -1 if unknown."""
     execution: str = ""
+    """Of the chunk, or a name of what died before anything ran: the same death is told twice, and
+    counts once."""
     stack: str = ""
     """The user's frames at the end, as faulthandler wrote them."""
     log: str = ""
@@ -221,8 +224,8 @@ class Event:
     """How the execution before this one ended; it is recorded before anything runs."""
 
     def encode(self) -> bytes:
-        record = {name: getattr(self, name) for name in self.__slots__}
-        record["death"] = asdict(self.death) if self.death else None
+        record = as_record(self)
+        record["death"] = as_record(self.death) if self.death else None
         record["manifest"] = self.manifest.decode()
         return json.dumps({"v": WIRE_VERSION, **record}).encode()
 
@@ -500,6 +503,14 @@ def _check_seal(data: bytes, record: dict[str, Any], source: str) -> None:
         if data.startswith(seal) and crc32(data[len(seal) :]) == checksum:
             return
     raise CorruptObject(f"{source} is damaged: its checksum differs")
+
+
+def as_record(each: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass with slots, as they are: `asdict` copies all of them deeply.
+
+    Any: JSON in the making.
+    """
+    return {name: getattr(each, name) for name in each.__slots__}
 
 
 def _record(data: bytes, source: str) -> dict[str, Any]:

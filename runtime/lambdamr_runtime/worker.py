@@ -245,9 +245,11 @@ class Worker:
             return event.repaired(len(chunks), 0)
         position = left[0]
         chunk = chunks[position]
+        if death.chunk in done:  # it has cost nobody anything, and who repeats it blames nobody
+            return event.repaired(position, 0)
         attempt = event.attempt + 1 if position == event.cursor else 1
         frames = self._host.salvage(death.execution) if death.chunk == chunk else {}
-        if death.chunk != chunk:  # between chunks, or that one was committed: no task is guilty
+        if death.chunk != chunk:  # between chunks: no task is guilty
             death = replace(death, cause=DeathCause.LOST, chunk=chunk, task=-1)
         if not death.execution:
             death = replace(death, execution=new_execution_id())
