@@ -1,5 +1,6 @@
 """The client's side of AWS: what is refused before launch, and the net under every job."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,13 @@ def _no_worker() -> None:
 
 
 # --- refused before launch ----------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def _no_worker_afterwards() -> Iterator[None]:
+    """What a Cluster has run leaves this process a worker, whose jobs ship no modules."""
+    yield
+    context.enter(None)
+
+
 def test_another_python_is_refused() -> None:
     """Pickles of one minor version of Python are not read by another."""
     with pytest.raises(RuntimeMismatch, match=r"Python 2\.7.*lambdamr deploy-runtime"):
