@@ -1,14 +1,17 @@
 # Everything needs Python >= 3.11, make and a package index; each target makes what it needs.
 #
 #   make demo     count the words of a novel with map_reduce, on this machine
+#   make demo-aws the same on AWS Lambda and S3, as an emulator on this machine has them
 #   make test     the tests
 #   make check    format, lint, types, the documents' site
 #   make bench    speed against the targets and the peers (BENCH="--quick" for a short run,
 #                 BENCH_ENGINE="--mb 256 --large" for a long one of map_reduce)
+#   make soak     simulated histories under faults until told to stop (SOAK="--start N --jobs 2")
 #   make clean    remove environments and caches
 
 PYTHON ?= python3
 BENCH ?=
+SOAK ?= --start $(shell date +%s)000 --jobs 2
 BENCH_ENGINE ?=
 PEERS := lithops ray distributed duckdb polars
 
@@ -19,13 +22,16 @@ LAMBDA_VENV := .venv-lambda
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo demo-aws test check bench soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(VENV)/.run
 	@$(VENV)/bin/python examples/word_count.py
+
+demo-aws: $(VENV)/.test $(EMULATOR_VENV)/.ready
+	@$(VENV)/bin/python -m tests.demo_aws
 
 test: $(VENV)/.test $(EMULATOR_VENV)/.ready $(LAMBDA_VENV)/.ready
 	$(VENV)/bin/python -m pytest -q
@@ -39,6 +45,9 @@ check: $(VENV)/.dev
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks.foundation $(BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.engine $(BENCH_ENGINE)
+
+soak: $(VENV)/.test
+	$(VENV)/bin/python -m tests.simulation $(SOAK)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(EMULATOR_VENV) $(EMULATOR_VENV).lock $(LAMBDA_VENV) $(LAMBDA_VENV).lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

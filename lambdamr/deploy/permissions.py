@@ -89,6 +89,7 @@ def role_policy(
         _allow(_OBJECTS, [f"{names.bucket_arn(root.bucket)}/{root.prefix}*"]),
         _allow(["lambda:InvokeFunction"], functions),
         _allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
+        _allow(["logs:FilterLogEvents"], logs[:1]),  # the last words of a worker that died
     ]
     for uri in read:
         statements += _access(names, uri, ["s3:GetObject"])
@@ -239,9 +240,7 @@ def _functions(names: Names) -> list[Document]:
             ["lambda:PublishLayerVersion", "lambda:GetLayerVersion", "lambda:DeleteLayerVersion"],
             [layer, f"{layer}:*"],
         ),
-        _allow(
-            ["lambda:ListLayers", "lambda:ListLayerVersions", "lambda:GetAccountSettings"], ["*"]
-        ),
+        _allow(["lambda:ListLayerVersions", "lambda:GetAccountSettings"], ["*"]),
     ]
 
 
