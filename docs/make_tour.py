@@ -50,9 +50,8 @@ CELLS = [
     them as they arrive. `plan` takes the arguments of `map_reduce` and runs nothing.
     """,
     """
-    rows = lambdamr.csv(
-        flights, columns=["carrier", "arr_delay"], tuples=True, quoted_newlines=False
-    )
+    names = ["carrier", "arr_delay"]
+    rows = lambdamr.csv(flights, columns=names, tuples=True, quoted_newlines=False)
 
 
     def delays(row):

@@ -178,7 +178,7 @@ def test_the_tour_runs(root: str, tmp_path: Path) -> None:
     assert "read 31,053,850 bytes, 336,776 records" in texts
     assert "ExpressJet Airlines" in texts
     assert "invalid literal for int() with base 10: 'NA'" in texts
-    assert "{'EWR': 120835, 'JFK': 111279, 'LGA': 104662}" in texts
+    assert all(each in texts for each in ("'EWR': 120835", "'JFK': 111279", "'LGA': 104662"))
 
 
 def test_the_tour_is_what_its_script_makes() -> None:

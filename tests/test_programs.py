@@ -697,7 +697,7 @@ class TestImport:
         }
         inputs = {"blocks", "csv", "jsonl", "lines", "objects", "records"}
         classes = {"Data", "Future", "Futures", "Job", "JobReport", "TaskStats"}
-        classes |= {"Failure", "Straggler"}
+        classes |= {"Cost", "Failure", "Plan", "Straggler"}
         from lambdamr_runtime import errors
 
         public = calls | inputs | classes | set(errors.__all__) | {"__version__", "reducers"}

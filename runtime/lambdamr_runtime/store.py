@@ -332,6 +332,8 @@ def _backend_of(root: str) -> ObjectStore:
         from lambdamr_runtime.s3 import s3_backend  # only where S3 is used
 
         return s3_backend(root)
+    if root.startswith("http://"):
+        return from_url(root, client_options={"allow_http": True})
     return from_url(root)
 
 
