@@ -13,6 +13,7 @@ import pytest
 import lambdamr
 from lambdamr.deploy.packaging import build_code
 from lambdamr.deployment import RECORD_KEY, Deployment
+from lambdamr_runtime import context
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import PYTHON_VERSION, WIRE_VERSION
 from tests.emulator import REGION, Ministack, ministack  # noqa: F401 - a fixture
@@ -92,6 +93,12 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
     os.environ.clear()
     os.environ.update(saved)
     assert sorted(code.rglob("*")) == before, "the task root is read-only on AWS"
+
+
+@pytest.fixture(autouse=True)
+def _no_worker() -> None:
+    """This process is a client, whatever simulated workers ran in it."""
+    context.enter(None)
 
 
 @pytest.fixture(scope="session")
