@@ -23,13 +23,13 @@ def test_from_nothing_to_nothing(site: Site, capsys: pytest.CaptureFixture[str])
     planned = capsys.readouterr().out
     assert f"+ create  bucket     {site.names.bucket}" in planned
     assert site.leftovers() == [], "--plan changes nothing"
-    assert main(["deploy-runtime", *name]) == Exit.USAGE
-    assert "give --yes" in capsys.readouterr().err
 
     assert main(["deploy-runtime", *name, "--yes", "--env", "TOKEN=secret-1"]) == Exit.OK
     captured = capsys.readouterr()
     assert "Deployed." in captured.out
     assert captured.err.count("done") == 9
+    assert main(["deploy-runtime", *name, "--memory", "3000"]) == Exit.USAGE
+    assert "give --yes" in capsys.readouterr().err
     assert (
         main(["deploy-runtime", *name, "--memory", "3000", "--yes", "--env", "TOKEN=secret-2"]) == 0
     )
