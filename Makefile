@@ -11,7 +11,7 @@
 PYTHON ?= python3
 BENCH ?=
 BENCH_ENGINE ?=
-PEERS := lithops ray distributed
+PEERS := lithops ray distributed duckdb polars
 
 VENV := .venv
 BENCH_VENV := .venv-bench

@@ -37,7 +37,6 @@ class Engine:
             submission.store(self.backend.store, self._known)
             self._launch(job, submission)
             return job
-        self.poller.add(job)
         waiting = [len(submission.awaited)]
         lock = threading.Lock()
 
@@ -48,8 +47,13 @@ class Engine:
             if last:
                 _unwound(lambda: self._launch_awaiting(job, submission))
 
-        for future in submission.awaited:
-            future.add_done_callback(one_is_done)
+        try:
+            self.poller.add(job)
+            for future in submission.awaited:
+                future.add_done_callback(one_is_done)
+        except BaseException as error:  # Ctrl-C: nobody will launch it
+            self._fail(job, error, "it could not be submitted")
+            raise
         return job
 
     def _launch(self, job: TrackedJob, submission: Submission) -> None:
@@ -57,14 +61,15 @@ class Engine:
         if not job.begin_launch():
             self.poller.entomb(job)
             return
-        if not any(job.pending):
-            self._end_empty(job)
-        if isinstance(self.backend, RemoteBackend):
-            job.take_over = self.backend.watch(job, is_new=True)
-        self.poller.add(job)
         try:
+            if not any(job.pending):
+                self._end_empty(job)
+            if isinstance(self.backend, RemoteBackend):
+                job.take_over = self.backend.watch(job, is_new=True)
+            self.poller.add(job)
             submission.launch(self.backend)
         except BaseException as error:  # nobody will ever end this job: nothing may wait for it
+            self.backend.withdraw(job.manifest.job)
             self._fail(job, error, "it could not be launched")
             if isinstance(self.backend, RemoteBackend):
                 self.poller.entomb(job)  # some of its lanes may run

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lambdamr import progress as bars
 from lambdamr.config import absolute_root, load_config
 from lambdamr.futures import Data, Future, Futures, Progress
+from lambdamr.options import as_allowed_failures, as_count, as_seconds
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -65,8 +66,6 @@ class Executor:
         include_modules: str | Sequence[str] = (),
         exclude_modules: str | Sequence[str] = (),
     ) -> None:
-        _check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
-        _check_positive(concurrency=concurrency)
         if serializer not in SERIALIZERS:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
         if serializer == "dill" and find_spec("dill") is None:
@@ -74,10 +73,10 @@ class Executor:
         if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
         config = load_config()
-        self._workers = workers or config.workers
-        self._memory_mb = memory_mb or config.memory_mb or 0
-        self._timeout_s = timeout_s or config.timeout_s
-        self._concurrency = concurrency
+        self._workers = as_count("workers", workers) or config.workers
+        self._memory_mb = as_count("memory_mb", memory_mb) or config.memory_mb or 0
+        self._timeout_s = as_seconds("timeout_s", timeout_s) or config.timeout_s
+        self._concurrency = as_count("concurrency", concurrency)
         self._progress = config.progress if progress is None else progress
         self._root = config.root if root is None else absolute_root(os.fspath(root))
         self._is_placed = root is not None
@@ -158,9 +157,8 @@ class Executor:
         """
         values = list(futures)
         _check_callable(fn)
-        _check_positive(timeout_s=timeout_s)
-        if arity < 2:
-            raise ValueError(f"arity must be >= 2, got {arity}")
+        limit = as_seconds("timeout_s", timeout_s) or self._timeout_s
+        arity = as_count("arity", arity, least=2) or DEFAULT_ARITY
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
         from lambdamr.submission import StageDraft
@@ -168,7 +166,6 @@ class Executor:
         from lambdamr_runtime.work import Call, Fold
 
         groups = [values[i : i + arity] for i in range(0, len(values), arity)]
-        limit = _limit(timeout_s, self._timeout_s)
         args = [((group,), _NO_KEYWORDS) for group in groups]
         drafts = [
             StageDraft(
@@ -197,6 +194,7 @@ class Executor:
         sort_key: Callable[[Any], Any] | None = None,
         spill_share: float | None = None,
         merge_width: int | None = None,
+        compress: bool | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
@@ -217,7 +215,8 @@ class Executor:
                   reducer(key, values), which returns the key's value, or, as a generator, yields
                   (key, value) pairs. values is an iterator, to be read once. None: the mapper's
                   pairs, in order, are the output.
-                  reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  reducers: partitions of the keys, >= 1; None: as many as workers, or map tasks
+                  where these are fewer, and more where a partition would outgrow a worker.
                   combiner: combiner(key, values) -> value, which replaces any number of a plain
                   reducer's values before they travel; or one of `lambdamr.reducers` that can.
                   partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
@@ -227,6 +226,8 @@ class Executor:
                   spill_share: share of a worker's free memory that a task's data may fill before
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
+                  compress: whether what travels from mappers to reducers is compressed (zstd);
+                  None: where it goes over a network, and not in a local directory.
                   retries, retry_on, timeout_s: of each task, as of `map`.
                   output: a folder (a path or URI) that gets one file per partition, part-00000.…,
                   and _SUCCESS last, once the job is complete; after a failure or cancellation it
@@ -246,8 +247,8 @@ class Executor:
         from lambdamr.job import Job, KeyOptions, StageLimits, map_reduce_drafts
         from lambdamr.output import as_output
 
-        _check_positive(reducers=reducers, timeout_s=timeout_s)
-        _check_retries(retries)
+        retries = as_count("retries", retries, least=0) or 0
+        limit = as_seconds("timeout_s", timeout_s) or self._timeout_s
         destination = as_output(output, format, columns, overwrite, single_file)
         engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
@@ -257,10 +258,10 @@ class Executor:
             reducer,
             engine.backend,
             KeyOptions(
-                reducers or engine.backend.workers, combiner, partitioner, sort_key,
-                spill_share, merge_width,
+                as_count("reducers", reducers), combiner, partitioner, sort_key,
+                spill_share, merge_width, compress,
             ),
-            StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),
+            StageLimits(retries, _as_tuple(retry_on), limit),
             destination,
         )  # fmt: skip
         return Job(self._start(drafts), self.bars())
@@ -363,9 +364,10 @@ class Executor:
         from lambdamr_runtime.work import Call
 
         _check_callable(fn)
-        _check_retries(retries)
-        _check_positive(chunksize=chunksize, timeout_s=timeout_s)
-        allowed = _allowed_failures(max_failures, len(args))
+        chunksize = as_count("chunksize", chunksize)
+        retries = as_count("retries", retries, least=0) or 0
+        limit = as_seconds("timeout_s", timeout_s) or self._timeout_s
+        allowed = as_allowed_failures(max_failures, len(args))
         engine = self.engine()
         if not args:
             return Futures((), return_exceptions)
@@ -376,7 +378,7 @@ class Executor:
             len(args),
             chunksize or automatic_chunksize(len(args), engine.backend.workers),
             args,
-            _limit(timeout_s, self._timeout_s),
+            limit,
             retries,
             allowed,
             same_failures=allowed is None and not return_exceptions,
@@ -458,16 +460,6 @@ class Executor:
 _NO_KEYWORDS: dict[str, Any] = {}
 
 
-def _check_positive(**options: float | None) -> None:
-    for name, value in options.items():
-        if value is None:
-            continue
-        if not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
@@ -477,31 +469,8 @@ def _check_callable(fn: object) -> None:
         raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
 
 
-def _check_retries(retries: int) -> None:
-    if not isinstance(retries, int):
-        raise TypeError(f"retries must be a number, got {retries!r}")
-    if retries < 0:
-        raise ValueError(f"retries must be >= 0, got {retries}")
-
-
-def _allowed_failures(max_failures: float | None, tasks: int) -> int | None:
-    if max_failures is None:
-        return None
-    is_share = not isinstance(max_failures, int)
-    if max_failures < 0 or (is_share and max_failures >= 1):
-        raise ValueError(
-            f"max_failures must be a number of tasks or a share below 1.0, got {max_failures!r}"
-        )
-    # A share is meant as it is written: 0.29 * 100 is a little less than 29.
-    return int(max_failures * tasks + 1e-9) if is_share else int(max_failures)
-
-
 def _as_tuple(errors: ErrorTypes) -> tuple[type[BaseException], ...]:
     kinds: tuple[object, ...] = errors if isinstance(errors, tuple) else (errors,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         raise TypeError(f"retry_on must be exception classes, got {errors!r}")
     return cast("tuple[type[BaseException], ...]", kinds)
-
-
-def _limit(given: float | None, default: float | None) -> float | None:
-    return default if given is None else given

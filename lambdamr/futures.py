@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _BaseFuture
-from concurrent.futures._base import CANCELLED
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
@@ -81,6 +81,14 @@ class Future(_BaseFuture[Any]):
         """Return the tail of what the task wrote to stdout and stderr; empty until it is done."""
         return self._log.decode("utf-8", "backslashreplace")
 
+    # Without the future's lock where it has ended: a wait for many looks at each of them, and
+    # Ctrl-C between the lock and its block would leave it locked, and the poller stuck.
+    def done(self) -> bool:
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
+
+    def cancelled(self) -> bool:
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
     def result(self, timeout: float | None = None) -> Any:
         """Return the task's value, or raise its exception.
 
@@ -88,6 +96,8 @@ class Future(_BaseFuture[Any]):
                  CancelledError: it was cancelled.
         """
         left = self._stage.help_until(self.done, timeout)
+        if self._state == FINISHED and self._exception is None:
+            return self._result
         return super().result(left)
 
     def take(self, timeout: float | None = None) -> Any:
@@ -103,6 +113,8 @@ class Future(_BaseFuture[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the task's exception, None if it has a value; raises as `result` otherwise."""
         left = self._stage.help_until(self.done, timeout)
+        if self._state == FINISHED:
+            return self._exception
         return super().exception(left)
 
     def running(self) -> bool:
@@ -519,20 +531,20 @@ def _help(futures: Sequence[Future], timeout: float | None, return_when: str) ->
 
 
 def _has_failed(future: _BaseFuture[Any]) -> bool:
-    return future.cancelled() or _BaseFuture.exception(future) is not None
+    return future.cancelled() or future.exception() is not None
 
 
 def _has_raised(future: Future) -> bool:
-    return not future.cancelled() and _BaseFuture.exception(future) is not None
+    return not future.cancelled() and future.exception() is not None
 
 
 def _exception(future: Future) -> BaseException | None:
-    return CancelledError() if future.cancelled() else _BaseFuture.exception(future)
+    return CancelledError() if future.cancelled() else future.exception()
 
 
 def _value_or_exception(future: Future) -> Any:
     error = _exception(future)
-    return error if error is not None else _BaseFuture.result(future)
+    return error if error is not None else future.result()
 
 
 def _state(future: Future) -> str:
@@ -540,7 +552,7 @@ def _state(future: Future) -> str:
         return "pending"
     if future.cancelled():
         return "cancelled"
-    return "failed" if _BaseFuture.exception(future) is not None else "done"
+    return "failed" if future.exception() is not None else "done"
 
 
 @dataclass(frozen=True, slots=True)

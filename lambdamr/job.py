@@ -39,12 +39,14 @@ ITEM_TASKS_PER_LANE = 4
 class KeyOptions:
     """How pairs are combined, partitioned and kept in memory; fields as of Executor.map_reduce."""
 
-    partitions: int
+    partitions: int | None
+    """None: planned."""
     combiner: "Callable[[Any, Any], Any] | Reducer | None" = None
     partitioner: Callable[[Any, int], int] | None = None
     sort_key: Callable[[Any], Any] | None = None
     spill_share: float | None = None
     merge_width: int | None = None
+    compress: bool | None = None
 
     def __post_init__(self) -> None:
         for fn in (self.partitioner, self.sort_key):
@@ -79,14 +81,19 @@ def map_reduce_drafts(
     Raises:  InvalidInput: an input cannot be used. TypeError: a function cannot be called.
              ValueError: options that do not go together, an output that cannot be written.
     """
-    from lambdamr_runtime.mapreduce import Map, Reduce, Tuning
+    from lambdamr_runtime.mapreduce import Map, Reduce
     from lambdamr_runtime.memory import SPILL_SHARE
     from lambdamr_runtime.runs import Keying
+    from lambdamr_runtime.shuffling import Tuning
 
     _check_functions(mappers, reducer)
     combine = _combine(reducer, options)
     keying = Keying(options.partitioner, options.sort_key)
-    tuning = Tuning(options.spill_share or SPILL_SHARE, options.merge_width)
+    tuning = Tuning(
+        options.spill_share or SPILL_SHARE,
+        options.merge_width,
+        _compresses(options.compress, backend.store.root),
+    )
     planned = _planned_inputs(inputs, backend, combine)
     args = planned.args
     if isinstance(backend, RemoteBackend):
@@ -108,7 +115,7 @@ def map_reduce_drafts(
             **more,
         )
 
-    partitions = 0 if reducer is None else options.partitions
+    partitions = 0 if reducer is None else options.partitions or planned.partitions(backend)
     form = output.form if output is not None else None
     map_form = form if reducer is None else None
     mapping = Map(mappers, planned.reader, limits.retry_on, combine, keying, tuning, map_form)
@@ -130,6 +137,13 @@ def map_reduce_drafts(
         # Without a time limit: what a task may take says nothing about the copies of all parts.
         drafts.append(replace(draft("final", StageKind.FINAL, output.work, 1), timeout_s=None))
     return drafts
+
+
+def _compresses(asked: bool | None, root: str) -> bool:
+    """Return whether shuffle objects are compressed: unless told, where they go over a network."""
+    from lambdamr_runtime.store import local_path
+
+    return local_path(root) is None if asked is None else bool(asked)
 
 
 def _check_functions(mappers: tuple[object, ...], reducer: object) -> None:
@@ -158,6 +172,12 @@ class _Inputs:
     @property
     def input_bytes(self) -> int:
         return sum(split.hi - split.lo for split in self.splits)
+
+    def partitions(self, backend: "Backend") -> int:
+        """Return how many partitions are planned for it."""
+        from lambdamr.planners import partitions_for
+
+        return partitions_for(self.input_bytes, len(self.args), backend.workers, backend.memory_mb)
 
     @property
     def objects(self) -> list[str]:
@@ -325,7 +345,7 @@ class Job:
             yield from self._blocks_of(part)
 
     def _blocks_of(self, part: "Reduced | Mapped") -> Iterator[list[tuple[Any, Any]]]:
-        from lambdamr_runtime.mapreduce import part_blocks
+        from lambdamr_runtime.parts import part_blocks
 
         read = partial(self._job.backend.store.get_range, part.part)
         try:

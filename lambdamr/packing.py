@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime.errors import ArgumentNotSerializable
@@ -122,11 +122,13 @@ _CloudPickler: Any = None
 
 def _make_cloud_pickler() -> Any:
     import cloudpickle
-    from cloudpickle.cloudpickle import Pickler
 
     from lambdamr import shipping
+    from lambdamr_runtime.byvalue import NAMED_TYPES, CodePickler
 
-    class CloudPickler(Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    named = (type, FunctionType, MethodType, BuiltinFunctionType, *NAMED_TYPES)
+
+    class CloudPickler(CodePickler):
         """Notes the modules of what it pickles by reference, and the imports of what by value."""
 
         def __init__(self, stream: io.BytesIO, modules: set[str]) -> None:
@@ -136,7 +138,9 @@ def _make_cloud_pickler() -> Any:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, ModuleType):
                 self._note(obj.__name__)
-            elif isinstance(obj, (type, FunctionType, MethodType)):
+            elif not isinstance(obj, named):
+                self._note(type(obj).__module__)  # it may pickle as the name of a global there
+            else:
                 self._note(getattr(obj, "__module__", None))
                 code = getattr(obj, "__code__", None)
                 if code is not None:
@@ -144,8 +148,8 @@ def _make_cloud_pickler() -> Any:
                     self._modules |= shipping.imports_of(code, package)
             return super().reducer_override(obj)
 
-        def _note(self, name: str | None) -> None:
-            if not name or name in self._modules:
+        def _note(self, name: object) -> None:
+            if not isinstance(name, str) or name in self._modules:
                 return
             self._modules.add(name)
             for fileless in shipping.fileless([name]):

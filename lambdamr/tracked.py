@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future, TaskStats
+from lambdamr.threads import Signal
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome
 
@@ -83,8 +84,7 @@ class TrackedStage:
             return self.job.pending[self.run.index] == 0 or (stop_on_error and self.failed > 0)
 
         left = self.help_until(is_over, timeout)
-        with self.job.changed:
-            return self.job.changed.wait_for(is_over, left)
+        return self.job.changed.wait_for(is_over, left)
 
     def help_until(self, is_over: Callable[[], bool], timeout: float | None) -> float | None:
         """In a nested job: run queued chunks in this thread until *is_over* or the time is up.
@@ -96,8 +96,7 @@ class TrackedStage:
         deadline = None if timeout is None else monotonic() + timeout
         while not is_over() and (deadline is None or monotonic() < deadline):
             self.job.poller.help(self.job_id)
-            with self.job.changed:
-                self.job.changed.wait_for(is_over, HELP_PAUSE_S)
+            self.job.changed.wait_for(is_over, HELP_PAUSE_S)
         return None if deadline is None else max(0.0, deadline - monotonic())
 
     def cancel(self, future: Future) -> bool:
@@ -125,7 +124,7 @@ class TrackedStage:
         error: BaseException | None = None
         try:
             if frame.kind is FrameKind.VALUE:
-                value = serialize.loads(frame.payload)
+                value = serialize.load_value(frame.payload)
             else:
                 record = serialize.load_error(frame.payload, source)
                 error = serialize.revive(record)
@@ -148,8 +147,10 @@ class TrackedJob:
         self.keys = JobKeys(manifest.job)
         self.backend = backend
         self.poller = poller
-        self.changed = threading.Condition()
-        """Notified whenever counts or states below change."""
+        self.lock = threading.RLock()
+        """Held while counts and states below are changed."""
+        self.changed = Signal()
+        """Notified whenever they have."""
         self.stages = [TrackedStage(self, index) for index in range(len(manifest.stages))]
         self.pending = [len(stage.futures) for stage in self.stages]
         """Tasks without an outcome, per stage."""
@@ -177,12 +178,11 @@ class TrackedJob:
     def wait(self, timeout: float | None) -> bool:
         """Wait until the job is over; whether it is."""
         left = self.stages[-1].help_until(lambda: self.is_over, timeout)
-        with self.changed:
-            return self.changed.wait_for(lambda: self.is_over, left)
+        return self.changed.wait_for(lambda: self.is_over, left)
 
     def begin_launch(self) -> bool:
         """Go from WAITING to LAUNCHED; False where the job ended while it waited."""
-        with self.changed:
+        with self.lock:
             if self.launch is not Launch.WAITING:
                 return False
             self.launch = Launch.LAUNCHED
@@ -190,7 +190,7 @@ class TrackedJob:
 
     def refuse_launch(self) -> bool:
         """See that the job is not launched any more; False where it was already."""
-        with self.changed:
+        with self.lock:
             if self.launch is Launch.LAUNCHED:
                 return False
             self.launch = Launch.NEVER
@@ -199,7 +199,7 @@ class TrackedJob:
     def give_up(self, make_error: "MakeError", end: "Report") -> None:
         """Resolve every future that has not ended with an error of its own: that is the end."""
         self.refuse_launch()
-        with self.changed:
+        with self.lock:
             for stage in self.stages:
                 stage.missing.clear()
         for stage in self.stages:  # unlocked: callbacks may do what they like
@@ -207,9 +207,9 @@ class TrackedJob:
             for future in stage.futures:
                 if not future.done():
                     failed += _fail(future, make_error(stage, future.task))
-            with self.changed:
+            with self.lock:
                 stage.failed += failed
-        with self.changed:
+        with self.lock:
             self.pending = [0] * len(self.stages)
             self.end = self.end or end
             self.changed.notify_all()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
+from lambdamr.threads import Signal, start_thread
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
 from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
 from lambdamr_runtime.keys import last_number, new_execution_id
@@ -58,7 +59,7 @@ class Poller:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._at_idle: list[Callable[[], None]] = []
-        self.idle = threading.Condition(self._lock)
+        self.idle = Signal()
         """Notified when nothing is outstanding any more."""
 
     # --- called by anybody ---------------------------------------------------------------------
@@ -68,10 +69,7 @@ class Poller:
             self._jobs[job.manifest.job] = job
             is_news = not self._backend.hints
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="lambdamr-poller", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_thread(self._run, "lambdamr-poller")
         if is_news:
             self.look()
 
@@ -98,8 +96,7 @@ class Poller:
             self.help()
 
     def _wait_idle(self, patience: float | None) -> bool:
-        with self.idle:
-            return self.idle.wait_for(lambda: self._thread is None, patience)
+        return self.idle.wait_for(lambda: self._thread is None, patience)
 
     def help(self, job: str = "") -> None:
         """Inside a task: run a queued event in this thread, of *job* first, else of any other.
@@ -163,7 +160,7 @@ class Poller:
         """
         job = stage.job
         is_mine = future.mark_cancelled()
-        with job.changed:
+        with job.lock:
             stage.failed += is_mine
             if chunk in stage.missing:  # else the poller has read its outcome, and counts
                 stage.missing.discard(chunk)
@@ -278,15 +275,13 @@ class Poller:
             elif chunk in job.stages[index].missing:
                 self._guarded(job, self._read, job.stages[index], chunk)
         for job in touched.values():
-            with job.changed:
-                job.changed.notify_all()
+            job.changed.notify_all()
 
     def _look_at_all(self) -> None:
         for job in self.outstanding():
             if job.launch is Launch.LAUNCHED and not job.is_over:
                 self._guarded(job, self._look_at, job)
-                with job.changed:
-                    job.changed.notify_all()
+                job.changed.notify_all()
 
     def _guarded(self, job: TrackedJob, look: Callable[..., object], *args: object) -> None:
         """Survive a store that cannot be reached for a while; give the job up where it stays so,
@@ -361,7 +356,7 @@ class Poller:
         plan, keys = stage.run.plan, stage.run.keys
         groups = {plan.group_of(chunk) for chunk in stage.missing}
         pages = (plan.chunks - len(stage.missing)) // LIST_PAGE + 1
-        if pages < len(groups):
+        if pages < len(groups) and not self._backend.hints:  # a directory has no pages
             return [keys.all_outcomes]
         return [keys.outcomes(group) for group in groups]
 
@@ -372,13 +367,13 @@ class Poller:
         outcome, frames = read_outcome(self._store, key)
         if outcome.count != len(stage.run.plan.tasks_of(chunk)):
             raise CorruptObject(f"{key} holds {outcome.count} results, its chunk has others")
-        with stage.job.changed:
+        with stage.job.lock:
             if chunk not in stage.missing:
                 return
             stage.missing.discard(chunk)
         job, index = stage.job, stage.run.index
         count, failed = stage.settle(outcome, frames, key)  # unlocked: callbacks may do all
-        with job.changed:  # the job may have been given up in between
+        with job.lock:  # the job may have been given up in between
             stage.failed += failed
             job.pending[index] = max(0, job.pending[index] - count)
             if failed or not job.pending[index]:

@@ -28,8 +28,8 @@ from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.keys import JobKeys, last_number
 from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
-from lambdamr_runtime.mapreduce import read_part
 from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.parts import read_part
 from lambdamr_runtime.references import read_outcome, value_of
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.sweep import sweep
@@ -38,7 +38,14 @@ from lambdamr_runtime.worker import Host, Worker
 from tests.faulty_stores import InterceptedStore, Request, T
 
 START_S = 1_790_000_000.0
-OWN_MODULES = ("tests", "cluster", "test_protocol", "test_output", "test_supervisor")
+OWN_MODULES = (
+    "tests",
+    "cluster",
+    "test_joining",
+    "test_output",
+    "test_protocol",
+    "test_supervisor",
+)
 """Modules of the tests: imported here, so never shipped."""
 
 

@@ -77,6 +77,8 @@ class Environment:
         self.function = function
         self._inbox: queue.SimpleQueue[Invocation | None] = queue.SimpleQueue()
         self._running: Invocation | None = None
+        self._ends = float("inf")
+        """When the time of the running invocation is over, on the monotonic clock."""
         self._server = serve(self._get, self._post)
         variables = {
             "PATH": os.environ["PATH"],
@@ -102,14 +104,14 @@ class Environment:
     def run(self, invocation: Invocation) -> tuple[str, bytes]:
         """Run one invocation; returns (kind of error or "", what the function answered)."""
         self._running = invocation
-        ends = time.monotonic() + self.function.timeout_s
+        self._ends = float("inf")
         self._inbox.put(invocation)
         while True:
             with contextlib.suppress(queue.Empty):
                 return invocation.answer.get(timeout=LOOK_S)
             if self.process.poll() is not None:
                 return _error(invocation, "Runtime.ExitError", self._end())
-            if time.monotonic() > ends:
+            if time.monotonic() > self._ends:
                 self.stop()
                 text = f"Task timed out after {self.function.timeout_s:.2f} seconds"
                 return _error(invocation, "Sandbox.Timedout", text)
@@ -149,6 +151,8 @@ class Environment:
         invocation = self._inbox.get()
         if invocation is None:
             return 410, b"", {}
+        # Only now: the start of a sandbox is not counted to the time of its first event.
+        self._ends = time.monotonic() + self.function.timeout_s
         deadline_ms = int((time.time() + self.function.timeout_s) * 1000)
         return 200, invocation.payload, {
             "Lambda-Runtime-Aws-Request-Id": invocation.request,

@@ -13,6 +13,7 @@ from lambdamr.deployment import Deployment, forget_profile, save_profile
 from lambdamr.submission import StageDraft
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
+from lambdamr_runtime import context
 from lambdamr_runtime.errors import InvalidInput, InvocationRefused, RuntimeMismatch
 from lambdamr_runtime.memory_limit import task_memory_mb
 from lambdamr_runtime.s3 import endpoint_of, region_of_bucket
@@ -24,6 +25,12 @@ RECORD = Deployment(
     "default", "eu-west-1", "s3://b/root", "w", "s", PYTHON_VERSION, "x86_64", WIRE_VERSION,
     1769, 900, 512, {"obstore": "0.12.1", "Cloud_Pickle": "3.1"}, ("s3://logs/2026",), ("s3://out",),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_worker() -> None:
+    """This process is a client, whatever simulated workers ran in it."""
+    context.enter(None)
 
 
 # --- refused before launch ----------------------------------------------------------------------
@@ -62,7 +69,9 @@ def test_what_the_role_may_reach(uri: str) -> None:
     requirements.check_access(given, [uri], [])
 
 
-@pytest.mark.parametrize("uri", ["s3://logs/2025/a.gz", "s3://outer/x", "s3://b/other"])
+@pytest.mark.parametrize(
+    "uri", ["s3://logs/2025/a.gz", "s3://outer/x", "s3://b/other", "s3://b/root2/x"]
+)
 def test_what_it_may_not(uri: str) -> None:
     """Is refused before launch, with the command that allows it."""
     with pytest.raises(InvalidInput, match=r"--read s3://"):
@@ -141,6 +150,12 @@ def test_limits_that_may_not_be_read() -> None:
     """Are no reason to guess."""
     with pytest.raises(InvocationRefused, match=r"GetAccountSettings.*concurrency="):
         usable_lanes(Limits(0, refused=True), "w", None)
+
+
+def test_a_function_that_is_switched_off() -> None:
+    """Reserved concurrency 0 is how people stop a function: nothing would ever run."""
+    with pytest.raises(InvocationRefused, match="reserved concurrency of 0"):
+        usable_lanes(Limits(1000, reserved=0), "w", None)
 
 
 @pytest.mark.parametrize("memory_mb", [128, 256, 1769, 10240])

@@ -15,8 +15,8 @@ RUNTIME = ROOT / "runtime" / "lambdamr_runtime"
 ON_REQUEST = {"dill"}
 """Imported only where the user names it, who then has to add it."""
 
-PLATFORM = {"botocore"}
-"""In Lambda's own Python: the signer of what a worker launches, imported when it does."""
+PLATFORM = {"boto3", "botocore"}
+"""In Lambda's own Python: what a worker launches is signed by it, and parts are joined."""
 
 
 NEEDED = {"typing_extensions"}

@@ -1,5 +1,7 @@
 """Limits of time, memory and output, and what a warm process keeps from task to task: nothing."""
 
+import gc
+import io
 import logging
 import os
 import random
@@ -242,6 +244,42 @@ def test_process_state_is_restored(single: lambdamr.Executor) -> None:
     assert before[3] == []
     assert single.submit(spoil).result(LIMIT_S) == before[4]
     assert single.submit(look).result(LIMIT_S) == before
+
+
+def test_interpreter_is_restored(single: lambdamr.Executor) -> None:
+    """What a chunk did to streams, recursion, collection, alarms and signals is undone in the
+    next, whose output is caught as ever.
+    """
+
+    def spoil() -> None:
+        sys.stdout, sys.stderr = io.StringIO(), None
+        sys.setrecursionlimit(200)
+        gc.disable()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    def ignore_signals() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+    def look() -> tuple[object, ...]:
+        print("seen")
+        print("this too", file=sys.stderr)
+        time.sleep(0.1)  # the alarm would come now
+        return (
+            sys.getrecursionlimit(),
+            gc.isenabled(),
+            signal.getsignal(signal.SIGTERM),
+            signal.getsignal(signal.SIGUSR2),
+        )
+
+    before = single.submit(look).result(LIMIT_S)
+    single.submit(spoil).result(LIMIT_S)
+    single.submit(ignore_signals).result(LIMIT_S)
+    future = single.submit(look)
+    assert future.result(LIMIT_S) == before
+    assert future.logs() == "seen\nthis too\n"
+    assert future.stats is not None
+    assert future.stats.attempt == 0
 
 
 def test_temporary_folder_that_a_task_removes(single: lambdamr.Executor) -> None:

@@ -57,6 +57,12 @@ def test_what_was_taken_is_not_taken_again() -> None:
     assert stealer.take(manifest.job) is None
 
 
+def test_a_job_that_is_not_stored_yet() -> None:
+    """It waits for its arguments: there is nothing to take."""
+    cluster = Cluster()
+    assert Stealer(cluster.store, cluster.clock).take("20260101-000000-0123456789ab") is None
+
+
 def test_a_lane_that_comes_late_does_not_repeat_what_others_ran() -> None:
     """Its event waited for a place: it looks for outcomes first."""
     cluster = Cluster(width=2)

@@ -44,6 +44,15 @@ STEAL_S = 2.0
 LIST_PAGE = 1000
 """Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
 
+S3_MIN_PART_BYTES = 5 * MIB
+"""Every part of a multipart upload but the last has as many."""
+
+S3_MAX_PARTS = 10_000
+"""Of one multipart upload."""
+
+S3_MAX_COPY_BYTES = 5 * 1024 * MIB
+"""S3 copies no larger object with one request."""
+
 PLANNED_MEMORY_MB = 1769
 """Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
 

@@ -20,8 +20,9 @@ from zlib import crc32
 from lambdamr_runtime import serialize
 from lambdamr_runtime.errors import CorruptObject, JobFailed
 from lambdamr_runtime.formats import Format
+from lambdamr_runtime.joining import Joined, Source, join, open_client
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.limits import KIB, MIB
+from lambdamr_runtime.limits import KIB, MIB, S3_MAX_COPY_BYTES, S3_MIN_PART_BYTES
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, Upload, local_path, open_store
 from lambdamr_runtime.wire import MALFORMED, FrameKind
@@ -38,9 +39,6 @@ FLUSH_BYTES = 256 * KIB
 
 COPY_BYTES = 8 * MIB
 """Bytes of a part that a streamed copy holds."""
-
-MAX_SERVER_COPY_BYTES = 5 * 1024 * MIB
-"""S3 copies no larger object with one request; it is streamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +116,12 @@ class Destination:
 
     def key(self, name: str) -> str:
         return self.prefix + name
+
+    def in_bucket(self, key: str) -> tuple[str, str] | None:
+        """Return (bucket, key there) of a key of *store*; None where that is not on S3."""
+        bucket, path = _bucket_of(self.store.root)
+        scheme, _, name = bucket.partition("://")
+        return (name, _as_prefix(path) + key) if scheme == "s3" else None
 
     def names(self) -> Iterator[str]:
         """Yield what is in the folder, relative to it; of a local one its entries, whatever their
@@ -338,7 +342,7 @@ class _Placing:
             yield file
 
     def _copy_one(self, file: Written, target: str) -> None:
-        if self._folder.source is None or file.size > MAX_SERVER_COPY_BYTES:
+        if self._folder.source is None or file.size > S3_MAX_COPY_BYTES:
             size = _put(self._folder.store, target, self._pieces(file))
         else:
             self._folder.store.copy(self._folder.source + file.key, target)
@@ -350,22 +354,50 @@ class _Placing:
             )
 
     def _join(self) -> list[Written]:
-        """Write one object, streamed; on S3 a multipart copy could take the place of this."""
-        joined: list[Written] = []
-        target = self._folder.key(self._work.single)
-        size = _put(self._folder.store, target, self._joined(joined))
+        """Write one object: by copies of parts within a bucket of S3, else streamed."""
+        files = list(self._files())
         header = len(self._work.form.header)
-        expected = header + sum(file.size - header for file in joined)
+        expected = header + sum(file.size - header for file in files)
+        target = self._folder.key(self._work.single)
+        if self._folder.source is None or expected < S3_MIN_PART_BYTES:
+            size = _put(self._folder.store, target, self._joined(files))
+        else:
+            size = self._join_within(self._folder.source, files, target)
         if size != expected:
             raise CorruptObject(f"{target} was joined to {size} bytes, its parts have {expected}.")
-        return joined
+        return files
 
-    def _joined(self, joined: list[Written]) -> Iterator[bytes]:
+    def _join_within(self, prefix: str, files: Sequence[Written], target: str) -> int:
+        """Join where the store has the files too, and return the size."""
+        store = self._folder.store
+        place = self._folder.in_bucket(target)
+        if place is None:
+            return _put(store, target, self._joined(files))
+        bucket, key = place
+        at = key[: len(key) - len(target)] + prefix
+        sources = [self._source(file, at) for file in files]
+
+        def read(file: int, start: int, length: int) -> bytes:
+            return self._store.get_range(files[file].key, start, length, sources[file].etag)
+
+        joined = Joined(open_client(), bucket, key)
+        join(joined, sources, len(self._work.form.header), read, self._look)
+        return store.head(target).size
+
+    def _source(self, file: Written, prefix: str) -> Source:
+        """Return a file as S3 has it; its ETag stands for the bytes that were looked up."""
+        found = self._store.head(file.key)
+        if found.size != file.size:
+            raise CorruptObject(
+                f"{file.key} is damaged: it has {found.size} bytes, written were {file.size}."
+            )
+        return Source(prefix + file.key, found.size, found.etag)
+
+    def _joined(self, files: Sequence[Written]) -> Iterator[bytes]:
         header = self._work.form.header
         yield header
-        for file in self._files():
+        for file in files:
             self._look()
-            joined.append(file)
             left = len(header)
             for piece in self._pieces(file):
                 yield piece[left:]
@@ -427,6 +459,6 @@ class _Placing:
 
 
 def _put(store: Store, key: str, pieces: Iterator[bytes]) -> int:
-    from lambdamr_runtime.mapreduce import put_parts  # it knows this module
+    from lambdamr_runtime.parts import put_parts  # it knows this module
 
     return put_parts(store, key, pieces)

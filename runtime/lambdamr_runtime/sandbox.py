@@ -16,7 +16,6 @@ within MEMORY_CHECK_S; the next child records what happened and goes on with the
 import contextlib
 import os
 import resource
-import select
 import signal
 import socket
 import time
@@ -264,9 +263,9 @@ class _Time:
 
         One that was begun late is tried again, first in its invocation, with all the time there is.
         """
-        ran_s = self._whole_s - (self.ends - self._seen)
-        detail = f"it ran into the time limit of its function, after {self._whole_s - ran_s:.1f} s"
-        is_late = ran_s > LATE_SHARE * self._whole_s
+        ran_s = self.ends - self._seen
+        detail = f"it ran into the time limit of its function, after {ran_s:.1f} s"
+        is_late = ran_s < (1 - LATE_SHARE) * self._whole_s
         return (DeathCause.LOST if is_late else DeathCause.TIMEOUT), detail
 
 
@@ -339,8 +338,7 @@ class _Child:
 
     def message(self, patience_s: float) -> tuple[Verb, bytes] | None:
         """Return the next message, or None if none comes in time or the child is dead."""
-        ready, _, _ = select.select((self.channel,), (), (), patience_s)
-        return self.channel.receive() if ready else None
+        return self.channel.receive() if self.channel.has_news(patience_s) else None
 
     def answer(self, verb: Verb, body: bytes = b"") -> None:
         """Send an answer; a child that has just died gets none, and its death is seen next."""

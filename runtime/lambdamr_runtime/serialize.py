@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import cloudpickle
-
+from lambdamr_runtime.byvalue import dumps_code, loads_keeping
 from lambdamr_runtime.errors import (
     CorruptObject,
     RemoteError,
@@ -34,7 +33,7 @@ def code_dumps(serializer: str) -> Dumps:
     Raises:  ValueError: unknown name.
     """
     if serializer == "cloudpickle":
-        return _cloudpickle_dumps
+        return dumps_code
     if serializer == "dill":
         import dill  # an extra: loaded when asked for
 
@@ -67,9 +66,9 @@ def loads(data: bytes) -> Any:
     return pickle.loads(data)
 
 
-def _cloudpickle_dumps(value: object) -> bytes:
-    data: bytes = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return data
+def load_value(data: bytes) -> Any:
+    """Unpickle what a task returned or raised, or what was put: classes stay as they are here."""
+    return loads_keeping(data)
 
 
 def _dill_dumps(dill: Any) -> Dumps:
@@ -210,7 +209,7 @@ def rebuild(
 def _unpickled(record: ErrorRecord) -> BaseException:
     if record.exception:
         try:
-            error = loads(record.exception)
+            error = load_value(record.exception)
             if isinstance(error, BaseException):
                 return error
         except BaseException as error:  # loading runs the user's code, which may even exit
