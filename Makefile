@@ -6,10 +6,12 @@
 #   make check    format, lint, types, the documents' site
 #   make bench    speed against the targets and the peers (BENCH="--quick" for a short run,
 #                 BENCH_ENGINE="--mb 256 --large" for a long one of map_reduce)
+#   make soak     simulated histories under faults until told to stop (SOAK="--start N --jobs 2")
 #   make clean    remove environments and caches
 
 PYTHON ?= python3
 BENCH ?=
+SOAK ?= --start $(shell date +%s)000 --jobs 2
 BENCH_ENGINE ?=
 PEERS := lithops ray distributed duckdb polars
 
@@ -20,7 +22,7 @@ LAMBDA_VENV := .venv-lambda
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-aws test check bench clean
+.PHONY: help demo demo-aws test check bench soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,6 +45,9 @@ check: $(VENV)/.dev
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks.foundation $(BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.engine $(BENCH_ENGINE)
+
+soak: $(VENV)/.test
+	$(VENV)/bin/python -m tests.simulation $(SOAK)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(EMULATOR_VENV) $(EMULATOR_VENV).lock $(LAMBDA_VENV) $(LAMBDA_VENV).lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -16,7 +16,7 @@ from lambdamr_runtime import errors
 
 OURS = frozenset(
     {
-        "bars", "begun", "engine",
+        "bars", "begun", "engine", "rehearsed",
         "call_back", "fail", "mark_cancelled", "remember_frames", "settle",
     }
 )  # fmt: skip

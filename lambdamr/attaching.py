@@ -2,15 +2,14 @@
 
 import threading
 from collections.abc import Callable
-from time import time
 
 from lambdamr.backend import RemoteBackend
-from lambdamr.config import absolute_root, load_config
-from lambdamr.deployment import load_profile
+from lambdamr.config import absolute_root
 from lambdamr.executor import Executor
 from lambdamr.futures import Futures
 from lambdamr.job import Job
 from lambdamr.ownership import is_alive
+from lambdamr.places import default_root
 from lambdamr.tracked import Launch, TrackedJob
 from lambdamr_runtime.errors import JobNotFound
 from lambdamr_runtime.keys import JobKeys
@@ -42,12 +41,6 @@ def attach(
     return Futures(tracked.stages[-1].futures, return_exceptions, bars)
 
 
-def default_root() -> str:
-    """Return where jobs are looked for: at the deployed runtime, else as configured."""
-    deployment = load_profile()
-    return deployment.root if deployment is not None else load_config().root
-
-
 def attach_stage(job_id: str, root: str, stage: int) -> Futures:
     """Return the futures of one stage: how a future that was pickled comes back."""
     tracked, executor = _track(job_id, root)
@@ -73,6 +66,7 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
         ) from None
     manifest = Manifest.decode(data, key)
     tracked = TrackedJob(manifest, engine.backend, engine.poller)
+    tracked.engine = engine
     follow(tracked)
     return tracked, executor
 
@@ -95,7 +89,7 @@ def _taking_over(job: TrackedJob) -> Callable[[], None]:
 
     def take_over() -> None:
         if not is_alive(backend.store.root, job.manifest.owner):
-            sweep(backend.store, job.manifest, backend.invoke, time())
+            sweep(backend.store, job.manifest, backend.invoke, job.poller.machine.time())
             job.take_over = None  # after a sweep that failed, the next look sweeps again
 
     return take_over

@@ -20,7 +20,8 @@ from lambdamr.executor import Executor
 from lambdamr_runtime.limits import KIB
 
 if TYPE_CHECKING:
-    from lambdamr.futures import Data, Future
+    from lambdamr.data import Data
+    from lambdamr.futures import Future
 
 NAME = "lambdamr"
 

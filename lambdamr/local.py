@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -106,9 +107,11 @@ class LocalBackend:
         return False
 
     def close(self) -> None:
-        self._pool.close()
-        if self._ownership.release():
-            clean_daily(self.store, self._keep_days)
+        try:
+            self._pool.close()
+        finally:
+            if self._ownership.release():
+                clean_daily(self.store, self._keep_days)
 
 
 @dataclass(slots=True, eq=False)
@@ -190,11 +193,13 @@ class _Pool:
         patience costs nothing.
         """
         with self._lock:
-            self._quiet.wait_for(self._is_quiet, SETTLE_S)
-            if not self._closing:
-                os.write(self._wake_out, b"x")
-            self._closing = True
-            self._queue.clear()
+            try:
+                self._quiet.wait_for(self._is_quiet, SETTLE_S)
+            finally:  # Ctrl-C ends the patience, not the stop
+                if not self._closing:
+                    os.write(self._wake_out, b"x")
+                self._closing = True
+                self._queue.clear()
         if threading.current_thread() is not self._thread:
             with self._listening:
                 pass
@@ -208,19 +213,29 @@ class _Pool:
             worker = self._free_worker()
             if worker is None:
                 return
-            event = self._queue.popleft()
-            worker.event = event
+            worker.event = event = self._queue[0]
             worker.jobs = {event.job}
             try:
+                self._queue.popleft()
                 worker.channel.send(Verb.RUN, event.encode())
             except OSError:
                 self._lost(worker)
+            except BaseException:  # Ctrl-C: who knows whether the worker has it
+                self._lost(worker)
+                raise
 
     def _free_worker(self) -> _Worker | None:
-        """Return an idle worker or a new one; None where all are busy, or none can be started."""
+        """Return an idle worker or a new one; None where all are busy, or none can be started.
+
+        Only the pool's thread starts workers; others ask it to.
+        """
         idle = next((worker for worker in self._workers if worker.event is None), None)
         if idle is not None or len(self._workers) >= self._limit:
             return idle
+        if threading.current_thread() is not self._thread:
+            # Ctrl-C interrupts the main thread, also between a fork and whoever would hold it.
+            os.write(self._wake_out, b"x")
+            return None
         try:
             return self._start_worker()
         except OSError as error:
@@ -270,6 +285,7 @@ class _Pool:
             "owner": self._owner,
             "hints": self._hints_out,
             "private": descriptor,
+            "born_s": time.time(),
         }
         return [sys.executable, "-P", "-c", start, json.dumps(settings)]
 
@@ -289,7 +305,8 @@ class _Pool:
             )
             self._give_up(reason, event.job)
             return
-        death = Death(DeathCause.LOST, f"the end of its worker (exit status {code})")
+        detail = f"the end of its worker (exit status {code})"
+        death = Death(DeathCause.LOST, detail, execution=new_execution_id())
         self._queue.appendleft(replace(event, death=death))
         self._dispatch()
 

@@ -1,8 +1,51 @@
 """Options as callers give them: checked, and as plain numbers, whatever numpy made them."""
 
 import operator
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import SupportsIndex
+from typing import SupportsIndex, cast
+
+ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Limits of one call, its retries, and the failures that it survives; as of Executor.map.
+
+    Raises:  TypeError, ValueError: a value that cannot be meant.
+    """
+
+    retries: int = 0
+    retry_on: ErrorTypes = (Exception,)
+    return_exceptions: bool = False
+    max_failures: int | float | None = None
+    timeout_s: float | None = None
+    job_timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        plain = {
+            "retries": as_count("retries", self.retries, least=0) or 0,
+            "timeout_s": as_seconds("timeout_s", self.timeout_s),
+            "job_timeout_s": as_seconds("job_timeout_s", self.job_timeout_s),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in self._on):
+            raise TypeError(f"retry_on must be exception classes, got {self.retry_on!r}")
+        self.allowed_failures(0)  # raises for what cannot be meant
+
+    @property
+    def _on(self) -> tuple[object, ...]:
+        return self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
+
+    @property
+    def retried(self) -> tuple[type[BaseException], ...]:
+        """retry_on, as what `isinstance` takes."""
+        return cast("tuple[type[BaseException], ...]", self._on)
+
+    def allowed_failures(self, tasks: int) -> int | None:
+        """Return how many of so many tasks may fail; None: any number."""
+        return as_allowed_failures(self.max_failures, tasks)
 
 
 def as_count(name: str, given: SupportsIndex | None, least: int = 1) -> int | None:

@@ -32,11 +32,12 @@ def packed_future(future: "Future") -> tuple[Callable[..., Any], tuple[Any, ...]
     return packer.reference(future) if packer is not None else None
 
 
-def packed_data(modules: frozenset[str]) -> None:
+def packed_data(key: str, modules: frozenset[str]) -> None:
     """Note that stored data travels whose pickle refers to *modules*."""
     packer: Packer | None = getattr(_session, "packer", None)
     if packer is not None:
         packer.modules |= modules
+        packer.referred.add(key)
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class Packer:
     """Names of modules that the pickles refer to."""
     futures: dict[int, "Future"] = field(default_factory=dict)
     """Futures that the job waits for, by id."""
+    referred: set[str] = field(default_factory=set)
+    """Keys that were pickled as references, since somebody emptied it."""
 
     def dumps(self, value: object, what: str) -> bytes:
         """Pickle by value what workers cannot import.
@@ -85,6 +88,7 @@ class Packer:
         run = stage.run
         chunk = run.plan.chunk_of(future.task)
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
+        self.referred.add(key)
         return load_result, (key, future.task - run.plan.tasks_of(chunk).start)
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Following jobs: one poller per executor turns outcomes in the store into resolved futures.
 
     hint (local pool) ─┐
-    pause is over ─────┼─▶ Poller thread ─ LIST incomplete groups ─ GET new outcomes ─▶ futures
+    pause is over ─────┼─▶ Poller thread ─ LIST what is incomplete ─ GET new outcomes ─▶ futures
     a job is added ────┘                 └ GET report.json where nothing came: the job has ended
 
 The thread lives only while something is outstanding. Hints save the pauses; without them the pause
@@ -13,21 +13,26 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from time import monotonic, time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
-from lambdamr.threads import Signal, start_thread
+from lambdamr.machine import Machine, News, ThisMachine
+from lambdamr.polling import next_pause, prefixes_to_list
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
-from lambdamr_runtime.errors import CorruptObject, JobFailed, StoreError
+from lambdamr_runtime.errors import (
+    CorruptObject,
+    InvocationFailed,
+    JobFailed,
+    JobTimeout,
+    StoreError,
+)
 from lambdamr_runtime.keys import last_number, new_execution_id
 from lambdamr_runtime.limits import (
-    LIST_PAGE,
     POLL_FIRST_S,
     POLL_FLOOR_S,
     POLL_MAX_S,
-    POLL_SHARE,
     STORE_PATIENCE_S,
 )
 from lambdamr_runtime.wire import Frame, FrameKind, Outcome, StageKind
@@ -44,22 +49,27 @@ LOOK_SHARE = 0.05
 class Poller:
     """Follows the jobs of one executor in one thread, which lives only while there are any.
 
-    Args:  clock: seconds, monotonic; tells how long a store has been unreadable.
+    Args:  machine: whose clock and threads are used; None: this one's.
     """
 
-    def __init__(self, backend: Backend, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, backend: Backend, machine: Machine | None = None) -> None:
         self._backend = backend
-        self._clock = clock
+        self.machine: Machine = machine or ThisMachine()
         self._store = backend.store
         self._jobs: dict[str, TrackedJob] = {}
-        self._news: queue.SimpleQueue[tuple[str, int, int] | str] = queue.SimpleQueue()
+        self._limited: dict[str, TrackedJob] = {}
+        """Those with a time limit of their own."""
+        self._news: News = self.machine.news()
         """Hints (job, stage, chunk), failed jobs and wake-ups."""
         self._failures: dict[str, str] = {}
         # Reentrant: garbage collection may end an executor, and so come here, in any thread.
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._is_running = False
+        """Whether the thread runs."""
         self._at_idle: list[Callable[[], None]] = []
-        self.idle = Signal()
+        self._at_end: dict[str, list[Callable[[], object]]] = {}
+        """What to call once a job is over."""
+        self.idle = self.machine.signal()
         """Notified when nothing is outstanding any more."""
 
     # --- called by anybody ---------------------------------------------------------------------
@@ -68,8 +78,12 @@ class Poller:
         with self._lock:
             self._jobs[job.manifest.job] = job
             is_news = not self._backend.hints
-            if self._thread is None:
-                self._thread = start_thread(self._run, "lambdamr-poller")
+            if job.manifest.timeout_s is not None:
+                self._limited[job.manifest.job] = job
+                is_news = True
+            if not self._is_running:
+                self._is_running = True
+                self.machine.start(self._run, "lambdamr-poller")
         if is_news:
             self.look()
 
@@ -96,7 +110,7 @@ class Poller:
             self.help()
 
     def _wait_idle(self, patience: float | None) -> bool:
-        return self.idle.wait_for(lambda: self._thread is None, patience)
+        return self.idle.wait_for(lambda: not self._is_running, patience)
 
     def help(self, job: str = "") -> None:
         """Inside a task: run a queued event in this thread, of *job* first, else of any other.
@@ -112,8 +126,16 @@ class Poller:
     def when_idle(self, act: Callable[[], None]) -> None:
         """Call *act* once nothing is outstanding: now, or from the poller's thread."""
         with self._lock:
-            if self._thread is not None:
+            if self._is_running:
                 self._at_idle.append(act)
+                return
+        act()
+
+    def when_over(self, job: TrackedJob, act: Callable[[], object]) -> None:
+        """Call *act* once a job is over: now, or from the poller's thread."""
+        with self._lock:
+            if job.manifest.job in self._jobs:
+                self._at_end.setdefault(job.manifest.job, []).append(act)
                 return
         act()
 
@@ -180,7 +202,7 @@ class Poller:
                 self._backend.withdraw(job.manifest.job)
                 self.entomb(job)
         finally:  # nobody waits here any more, even if the store refuses the tombstone
-            report = Report("cancelled", "cancelled by the client", time())
+            report = Report("cancelled", "cancelled by the client", self.machine.time())
             job.give_up(lambda *_: CancelledError(), report)
             self.look()
 
@@ -188,7 +210,8 @@ class Poller:
         """Put a job's tombstone: its workers stop, and whoever follows it sees its end."""
         from lambdamr_runtime.barrier import Report, end_job
 
-        end_job(self._store, job.keys, Report("cancelled", "cancelled by the client", time()))
+        report = Report("cancelled", "cancelled by the client", self.machine.time())
+        end_job(self._store, job.keys, report)
 
     def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
         from lambdamr_runtime import serialize
@@ -209,16 +232,17 @@ class Poller:
         pause = self._first_pause()
         self._look_at_all()
         while not self._retire():
-            hints, asked = self._wait_for_news(pause)
+            hints, asked = self._wait_for_news(min(pause, self._left_s()))
             if hints:
                 self._read_hinted(hints)
             if asked:
                 pause = self._first_pause()
             if asked or not hints:
-                began = monotonic()
+                began = self.machine.monotonic()
                 self._look_at_all()
-                grown = min(POLL_MAX_S, pause * 1.5, self._longest_pause())
-                pause = max(grown, (monotonic() - began) / LOOK_SHARE)
+                pause = next_pause(pause, self._elapsed_s())
+                slow = (self.machine.monotonic() - began) / LOOK_SHARE
+                pause = min(POLL_MAX_S, max(pause, slow))
 
     def _wait_for_news(self, pause: float) -> tuple[list[tuple[str, int, int]], bool]:
         """Return the hints that came, and whether a look at the store was asked for."""
@@ -243,25 +267,42 @@ class Poller:
         )
         return POLL_FLOOR_S if hinted else POLL_FIRST_S
 
-    def _longest_pause(self) -> float:
+    def _elapsed_s(self) -> float:
         with self._lock:
             since = [job.followed_since for job in self._jobs.values()]
-        elapsed = monotonic() - min(since, default=monotonic())
-        return max(POLL_FLOOR_S, elapsed * POLL_SHARE)
+        now = self.machine.monotonic()
+        return now - min(since, default=now)
+
+    def _left_s(self) -> float:
+        """Return when the next job is over its time limit, seconds from now; else infinity."""
+        if not self._limited:
+            return float("inf")
+        with self._lock:
+            left = [job.left_s() for job in self._limited.values()]
+        return min((each for each in left if each > 0), default=float("inf"))
 
     def _retire(self) -> bool:
         """Forget the jobs that are over; whether none is left and the thread may end."""
+        ended: list[Callable[[], object]] = []
+        acts: list[Callable[[], None]] = []
         with self._lock:
             for name in [name for name, job in self._jobs.items() if job.is_over]:
                 del self._jobs[name]
-            if self._jobs:
-                return False
-            self._thread = None
-            acts, self._at_idle = self._at_idle, []
-            self.idle.notify_all()
+                self._limited.pop(name, None)
+                ended += self._at_end.pop(name, ())
+            is_idle = not self._jobs
+            if is_idle:
+                self._is_running = False
+                acts, self._at_idle = self._at_idle, []
+                self.idle.notify_all()
+        for tell in ended:
+            try:
+                tell()
+            except Exception:  # of a display or a loop that is gone: other jobs are followed here
+                logger.exception("Could not tell of the end of a job")
         for act in acts:
             act()
-        return True
+        return is_idle
 
     def _read_hinted(self, hints: list[tuple[str, int, int]]) -> None:
         touched: dict[str, TrackedJob] = {}
@@ -278,7 +319,12 @@ class Poller:
             job.changed.notify_all()
 
     def _look_at_all(self) -> None:
+        from lambdamr_runtime.barrier import overdue
+
         for job in self.outstanding():
+            if job.launch is Launch.WAITING and job.left_s() <= 0 and job.refuse_launch():
+                end = overdue(job.manifest, self.machine.time())
+                job.give_up(partial(_ending, report=end), end)
             if job.launch is Launch.LAUNCHED and not job.is_over:
                 self._guarded(job, self._look_at, job)
                 job.changed.notify_all()
@@ -292,17 +338,17 @@ class Poller:
             job.unreadable_since = None
         except CorruptObject as error:
             reason = str(error)
-            job.give_up(lambda *_: CorruptObject(reason), _failed(reason))
-        except (StoreError, FileNotFoundError) as error:
+            job.give_up(lambda *_: CorruptObject(reason), self._failed(reason))
+        except (StoreError, InvocationFailed, FileNotFoundError) as error:
             if not self._has_failed(job):
                 self._unreadable(job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
             text = f"Job {job.manifest.job} cannot be followed: {error!r}"
-            job.give_up(lambda *_: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failed(text))
 
     def _unreadable(self, job: TrackedJob, error: Exception) -> None:
         """A look has failed: look again later, unless that has gone on for too long."""
-        now = self._clock()
+        now = self.machine.monotonic()
         if job.unreadable_since is None:
             job.unreadable_since = now
         seconds = now - job.unreadable_since
@@ -313,10 +359,14 @@ class Poller:
             f"Job {job.manifest.job} could not be looked at for {seconds:.0f} s: {error} It may "
             f"have gone on: lambdamr.attach({job.manifest.job!r}) looks again."
         )
-        job.give_up(lambda *_: StoreError(text), _failed(text))
+        job.give_up(lambda *_: StoreError(text), self._failed(text))
 
     def _look_at(self, job: TrackedJob) -> None:
-        news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
+        news = 0
+        for stage in job.stages:
+            news += self._read_new(stage) if stage.missing else 0
+            if stage.missing:
+                break  # before it is complete nothing of the next one is launched
         if self._has_failed(job) or job.is_over or (news and any(job.pending)):
             return
         self._look_for_end(job)
@@ -327,7 +377,7 @@ class Poller:
         if reason is None:
             return False
         text = f"Job {job.manifest.job} failed: {reason}"
-        job.give_up(lambda *_: JobFailed(text), _failed(reason))
+        job.give_up(lambda *_: JobFailed(text), self._failed(reason))
         return True
 
     def _read_new(self, stage: TrackedStage) -> int:
@@ -340,25 +390,13 @@ class Poller:
                 return 0
             return 1
         found: list[int] = []
-        for prefix in self._prefixes(stage):
+        paged = not self._backend.hints  # a directory has no pages
+        for prefix in prefixes_to_list(stage.run.keys, plan, stage.missing, paged=paged):
             found += [last_number(entry.key) for entry in self._store.list(prefix)]
         new = sorted(stage.missing.intersection(found))
         for chunk in new:
             self._read(stage, chunk)
         return len(new)
-
-    def _prefixes(self, stage: TrackedStage) -> list[str]:
-        """Return what to list: groups with something to come, or all where that is fewer pages.
-
-        10,000 chunks on 800 lanes have 29 groups, of which most are open to the end; all outcomes
-        are ten pages when they are complete, and one at the beginning.
-        """
-        plan, keys = stage.run.plan, stage.run.keys
-        groups = {plan.group_of(chunk) for chunk in stage.missing}
-        pages = (plan.chunks - len(stage.missing)) // LIST_PAGE + 1
-        if pages < len(groups) and not self._backend.hints:  # a directory has no pages
-            return [keys.all_outcomes]
-        return [keys.outcomes(group) for group in groups]
 
     def _read(self, stage: TrackedStage, chunk: int) -> None:
         from lambdamr_runtime.references import read_outcome
@@ -381,9 +419,12 @@ class Poller:
 
     def _look_for_end(self, job: TrackedJob) -> None:
         """Resolve what is left of a job that has ended."""
-        from lambdamr_runtime.barrier import read_end
+        from lambdamr_runtime.barrier import end_job, overdue, read_end
 
         report = read_end(self._store, job.keys)
+        if report is None and job.left_s() <= 0:  # no worker has come to see that
+            end_job(self._store, job.keys, overdue(job.manifest, self.machine.time()))
+            report = read_end(self._store, job.keys)
         if report is None:
             self._check_presence(job)
             if job.take_over is not None:
@@ -392,7 +433,7 @@ class Poller:
         for stage in job.stages:
             if stage.missing:
                 self._read_new(stage)
-        job.give_up(lambda stage, task: _ending(stage, task, report), report)
+        job.give_up(partial(_ending, report=report), report)
 
     def _check_presence(self, job: TrackedJob) -> None:
         """Give a job up whose objects were deleted: nobody will ever commit the rest of it."""
@@ -401,19 +442,22 @@ class Poller:
                 f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
                 f"{self._store.root}. Somebody deleted it; run the job again."
             )
-            job.give_up(lambda *_: JobFailed(text), _failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failed(text))
 
+    def _failed(self, reason: str) -> "Report":
+        from lambdamr_runtime.barrier import Report
 
-def _failed(reason: str) -> "Report":
-    from lambdamr_runtime.barrier import Report
-
-    return Report("failed", reason, time())
+        return Report("failed", reason, self.machine.time())
 
 
 def _ending(stage: TrackedStage, task: int, report: "Report") -> BaseException:
     """Return the error of a task that was not run; one that folds has that of what it folds."""
+    from lambdamr_runtime.barrier import EndKind
+
     if report.status == "cancelled":
         return CancelledError()
+    if report.kind is EndKind.TIMEOUT:
+        return JobTimeout(f"Job {stage.job_id} ended before this task had. {report.reason}")
     if report.status == "done":
         plan = stage.run.plan
         chunk = plan.chunk_of(task)

@@ -4,6 +4,7 @@ What a URI may be:
 
     s3://bucket/key          one object; the key is taken as it stands, nothing is unquoted
     s3://bucket/prefix/      every object under the prefix; so does s3://bucket
+    https://host/dir/name    one object of a web server, which lists nothing; percent-decoded
     file:///dir/name         a local path, percent-decoded
     dir/name                 a local path; a directory means every file in it, at every depth
     s3://b/*/part-[0-9]?     a glob: * ? [ ] match within one name, ** any number of directories.
@@ -180,6 +181,8 @@ def _remote_objects(uri: str, open_root: OpenStore) -> list[InputObject]:
     """Return the objects of a key, a prefix (it ends in /) or a glob, sorted by key."""
     scheme, bucket, path = _parsed(uri)
     root = f"{scheme}://{bucket}"
+    if scheme in ("http", "https"):
+        path = _web_key(uri, path)
     if "//" in f"/{path}":
         raise InvalidInput(
             f"{uri} has an empty name between two slashes, which the object store layer cannot "
@@ -206,6 +209,24 @@ def _remote_objects(uri: str, open_root: OpenStore) -> list[InputObject]:
             "a prefix ends in '/', and * does not go beyond one."
         )
     return [_object(root, each) for each in sorted(found, key=lambda each: each.key)]
+
+
+def _web_key(uri: str, path: str) -> str:
+    """Return the key of an object of a web server.
+
+    Raises:  InvalidInput: a folder or a glob, which it cannot list, or a query.
+    """
+    if not path or path.endswith("/") or re.search(r"[*[]", path):
+        raise InvalidInput(
+            f"{uri} names several objects, and a web server does not list what it has. Name each "
+            "one, in a list."
+        )
+    if re.search(r"[?#]", path):
+        raise InvalidInput(
+            f"{uri} has a query or a fragment, which the object store layer cannot hold. Download "
+            "the object, or copy it to S3."
+        )
+    return unquote(path)
 
 
 _NO_BUCKET = "<Code>NoSuchBucket</Code>"

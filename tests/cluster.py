@@ -39,13 +39,9 @@ from tests.faulty_stores import InterceptedStore, Request, T
 
 START_S = 1_790_000_000.0
 OWN_MODULES = (
-    "tests",
-    "cluster",
-    "test_joining",
-    "test_output",
-    "test_protocol",
+    "tests", "cluster", "test_damage", "test_joining", "test_output", "test_protocol",
     "test_supervisor",
-)
+)  # fmt: skip
 """Modules of the tests: imported here, so never shipped."""
 
 
@@ -396,6 +392,10 @@ class Cluster:
             self.invoke(event)
         return manifest
 
+    def know(self, manifest: Manifest) -> None:
+        """Take a job that somebody else has packed and stored."""
+        self._manifests[manifest.job] = manifest
+
     def sweep(self, manifest: Manifest) -> int:
         return sweep(self.store, manifest, self.invoke, self.clock.time())
 
@@ -503,6 +503,10 @@ class Cluster:
             if answer:
                 assert request.key not in self._outcomes, f"{request.key} was won twice"
                 self._outcomes[request.key] = self.store.get(request.key)
+
+    def forget(self, key: str) -> None:
+        """Somebody has deleted an outcome: it may be won once more."""
+        self._outcomes.pop(key, None)
 
     def check_outcomes(self) -> None:
         """Outcomes are what they were when they were won."""

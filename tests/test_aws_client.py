@@ -82,9 +82,11 @@ def test_what_it_may_not(uri: str) -> None:
 
 
 def test_local_files_are_no_input_there() -> None:
-    """Functions cannot read this machine."""
-    with pytest.raises(InvalidInput, match="on this machine"):
-        requirements.check_access(RECORD, ["/home/me/a.txt"], [])
+    """Functions cannot read this machine; what lies elsewhere than in S3 is not the role's."""
+    for uri in ("/home/me/a.txt", "file:///home/me/a.txt"):
+        with pytest.raises(InvalidInput, match="on this machine"):
+            requirements.check_access(RECORD, [uri], [])
+    requirements.check_access(RECORD, ["https://host/a.txt", "gs://bucket/a.txt"], [])
 
 
 def test_aws_without_a_deployment() -> None:

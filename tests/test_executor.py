@@ -257,10 +257,8 @@ class TestMap:
             executor.starmap(pow, [(1, 2)], chunksize=0)
 
     def test_a_hundred_thousand_inputs(self, executor: lambdamr.Executor) -> None:
-        """100,000 tasks are quick, and their results in order."""
-        begun = time.monotonic()
+        """100,000 tasks have their results in order."""
         assert executor.map(operator.neg, range(100_000)).result() == list(range(0, -100_000, -1))
-        assert time.monotonic() - begun < PATIENCE_S / 3
 
     def test_retries(self, executor: lambdamr.Executor, tmp_path: Path) -> None:
         """A task that fails twice and then passes has a value with retries=2, after three tries."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import lambdamr
+from lambdamr_runtime.process import ProgressPage
 from tests import faults
 
 LIMIT_S = 30.0
@@ -85,6 +86,25 @@ def test_time_limit_is_per_task(pool: lambdamr.Executor) -> None:
     assert futures.result(LIMIT_S) == [None] * 5
 
 
+def test_a_dead_task_is_no_limit_for_the_next_process() -> None:
+    """A process that takes its time to start is not ended for the time limit of the task that died
+    before it; numbers of tasks go on, so that the two are told apart.
+    """
+    page = ProgressPage()
+    page.begin(0, 0, time.monotonic() - 1, "0" * 16)
+    before = page.running()
+    parents = ProgressPage.__new__(ProgressPage)
+    parents.__dict__.update(page.__dict__, _number=0)  # what a fork leaves in the parent
+    parents.bury()
+    assert page.running() is None
+    page.resume()
+    page.begin(0, 0, float("inf"), "1" * 16)
+    after = page.running()
+    assert before is not None
+    assert after is not None
+    assert after.number > before.number
+
+
 def test_siblings_of_a_slow_task(pool: lambdamr.Executor, folder: str) -> None:
     """A task over its limit neither fails nor reruns the others of its chunk."""
 
@@ -140,9 +160,9 @@ def test_memory_limit(root: str, folder: str) -> None:
 def test_memory_of_the_task_before(root: str) -> None:
     """A task is not ended for stored data that its warm process keeps of another job."""
     with lambdamr.Executor(workers=1, concurrency=1, root=root, memory_mb=200) as executor:
-        data = executor.put(b"x" * (90 << 20))
-        assert executor.submit(len, data).result(LIMIT_S) == 90 << 20
-        assert executor.submit(lambda: len(bytearray(b"x") * (90 << 20))).result(LIMIT_S)
+        data = executor.put(b"x" * (80 << 20))  # twice in memory while it is unpickled
+        assert executor.submit(len, data).result(LIMIT_S) == 80 << 20
+        assert executor.submit(lambda: len(bytearray(b"x") * (110 << 20))).result(LIMIT_S)
 
 
 # --- output ------------------------------------------------------------------------------------
@@ -179,12 +199,13 @@ def test_output_below_python(pool: lambdamr.Executor) -> None:
         os.write(1, b"descriptor|")
         os.write(2, b"descriptor 2|")
         subprocess.run("printf process; printf ' two|' >&2", shell=True, check=True)
-        os.system("printf system")
-        logging.getLogger("mine").warning("|logged")
+        os.system("printf 'system|'")
+        logging.getLogger("mine").warning("logged")
 
     future = pool.submit(task)
     future.result(LIMIT_S)
-    assert future.logs() == "python|descriptor|descriptor 2|process two|system|logged\n"
+    text = "python|descriptor|descriptor 2|process two|system|WARNING:mine:logged\n"
+    assert future.logs() == text
 
 
 def test_output_that_is_no_text(pool: lambdamr.Executor) -> None:

@@ -833,7 +833,6 @@ def test_the_report_is_exact(executor: lambdamr.Executor, tmp_path: Path) -> Non
     assert report.seconds > 0
     text = str(report)
     assert repr(report) == text
-    assert report._repr_html_() == f"<pre>{text}</pre>"
     assert f"job {job.job_id}: done in" in text
     assert "read 20 bytes, 4 records" in text
     assert "read 7 pairs of 5 keys" in text

@@ -214,7 +214,7 @@ class TestSources:
 
     def test_notebook(self, root: str, tmp_path: Path) -> None:
         """A Jupyter notebook: classes of cells come back as themselves, redefined ones too; the
-        executor is used by many cells; futures show as HTML; a long wait shows a bar only.
+        executor is used by many cells; futures show as HTML; a long wait shows its job.
         """
         nbclient = pytest.importorskip("nbclient")
         nbformat = pytest.importorskip("nbformat")
@@ -243,11 +243,10 @@ class TestSources:
         shown = [[shown_text(output) for output in cell.outputs] for cell in notebook.cells]
         assert shown[0] == [CLASSES_OUT]
         assert shown[1:3] == [["101"], ["(True, 'new')"]]
-        assert "<table><caption>lambdamr job none, 0 tasks" in shown[3][0]
+        assert "lambdamr: futures of no job" in shown[3][0]
         assert shown[4:6] == [["3"], ["4"]]
-        *bar, result = shown[6]
-        assert bar
-        assert all(text.startswith("stderr: \r") for text in bar)
+        job, result = shown[6]
+        assert "3 / 3" in job
         assert result == "[None, None, None]"
         assert shown[7] == []
 
@@ -686,9 +685,19 @@ class TestImport:
 
     def test_public_names(self) -> None:
         """`__all__` is what is documented, sorted, and all of it is there."""
-        calls = {"Executor", "as_completed", "attach", "clean", "get_all_results", "wait"}
+        calls = {
+            "Executor",
+            "as_completed",
+            "as_completed_async",
+            "attach",
+            "clean",
+            "delete",
+            "get_all_results",
+            "wait",
+        }
         inputs = {"blocks", "csv", "jsonl", "lines", "objects", "records"}
         classes = {"Data", "Future", "Futures", "Job", "JobReport", "TaskStats"}
+        classes |= {"Failure", "Straggler"}
         from lambdamr_runtime import errors
 
         public = calls | inputs | classes | set(errors.__all__) | {"__version__", "reducers"}

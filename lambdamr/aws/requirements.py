@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from lambdamr.deployment import Deployment
 from lambdamr_runtime.errors import InvalidInput, RuntimeMismatch
 from lambdamr_runtime.modules import is_reserved
+from lambdamr_runtime.store import local_path
 from lambdamr_runtime.wire import PYTHON_VERSION, WIRE_VERSION
 
 PLATFORM_MODULES = frozenset(
@@ -88,12 +89,13 @@ def check_access(deployment: Deployment, reads: Iterable[str], writes: Iterable[
         ("write", writes, (root, *deployment.write)),
     ):
         for uri in uris:
-            if not uri.startswith("s3://"):
+            if local_path(uri) is not None:
                 raise InvalidInput(
                     f"{uri} is on this machine, where the functions cannot {option} it. Use "
-                    's3://… or, to work here, Executor(backend="local").'
+                    "s3://…, executor.upload(path) for an input, or, to work here, "
+                    'Executor(backend="local").'
                 )
-            if not any(map(functools.partial(_covers, uri), allowed)):
+            if uri.startswith("s3://") and not any(map(functools.partial(_covers, uri), allowed)):
                 raise InvalidInput(
                     f"The role of the runtime {deployment.name!r} may not {option} {uri}. Run "
                     f"`lambdamr deploy-runtime --{option} {_folder(uri)}`."

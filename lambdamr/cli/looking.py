@@ -1,4 +1,4 @@
-"""`lambdamr status` and `lambdamr doctor`: a look at what is deployed."""
+"""`lambdamr doctor`, and `lambdamr status` without a job: a look at what is deployed."""
 
 from dataclasses import asdict
 
@@ -12,22 +12,6 @@ from lambdamr.deploy.doctor import examine
 from lambdamr.deploy.naming import Names
 from lambdamr.deploy.state import Keepers, State, read_state
 from lambdamr_runtime.errors import DeployError
-
-
-@click.command()
-@deployment_options
-@json_option
-def status(name: str, region: str | None, aws_profile: str | None, as_json: bool) -> int:
-    """Show what is deployed.
-
-    \b
-    Examples:
-      lambdamr status
-      lambdamr status --name team --region eu-west-1 --json
-    """
-    cloud, names = connect(name, region, aws_profile)
-    show_deployment(cloud, names, as_json)
-    return Exit.OK
 
 
 def show_deployment(cloud: Cloud, names: Names, as_json: bool) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from typing import Any, Protocol
 
 from lambdamr_runtime.child import Settings
@@ -98,6 +99,7 @@ def _settings() -> Settings:
         workers=0,
         slice_s=float("inf"),
         steals=True,
+        born_s=time.time(),
     )
 
 

@@ -1,7 +1,8 @@
 """The name of every object that lambdamr stores, relative to the root.
 
 functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
-                                     jobs/{job}/placed · withdrawn
+                                     jobs/{job}/placed · withdrawn · logs/wanted
+                                     jobs/{job}/logs/{stage number}/{chunk}
 data/{sha}                           jobs/{job}/{stage}/args
 shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
     {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}/{attempt}.{execution}
@@ -15,6 +16,7 @@ jobs/{job}/output/                   jobs/{job}/{stage}/results/{chunk}.{executi
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lambdamr_runtime.errors import CorruptObject
@@ -29,9 +31,18 @@ _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 _SHA = re.compile(r"[0-9a-f]{64}")
 
 
+_random_bytes: Callable[[int], bytes] = os.urandom
+
+
+def draw_from(source: Callable[[int], bytes] = os.urandom) -> None:
+    """Take the randomness of ids from *source* from now on: a simulation repeats its histories."""
+    global _random_bytes
+    _random_bytes = source
+
+
 def new_job_id(now_s: float) -> str:
     """Return a fresh job id; ids sort by the second they were made in (UTC)."""
-    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now_s)) + os.urandom(6).hex()
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now_s)) + _random_bytes(6).hex()
 
 
 def is_job_id(name: str) -> bool:
@@ -46,7 +57,7 @@ def is_sha(name: str) -> bool:
 
 def new_execution_id() -> str:
     """Return the name of one actual run: 8 random bytes as 16 hex digits, never derived."""
-    return os.urandom(8).hex()
+    return _random_bytes(8).hex()
 
 
 def function_key(sha: str) -> str:
@@ -165,6 +176,22 @@ class JobKeys:
     def withdrawn(self) -> str:
         """That has been removed again."""
         return f"{self.prefix}withdrawn"
+
+    @property
+    def logs_wanted(self) -> str:
+        """Somebody wants to see what running tasks write."""
+        return f"{self.prefix}logs/wanted"
+
+    def live_logs(self, stage: int) -> str:
+        """Prefix of what the running tasks of a stage show.
+
+        Args:  stage: its number: the worker that writes these knows no name.
+        """
+        return f"{self.prefix}logs/{stage}/"
+
+    def live_log(self, stage: int, chunk: int) -> str:
+        """The tail of what the running task of a chunk has written."""
+        return f"{self.live_logs(stage)}{chunk}"
 
     @property
     def shuffle_prefixes(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ barrier counts. Lanes are launched by a tree: the node that owns [lo, hi) runs l
 launches its children, who own the rest.
 """
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -39,10 +40,7 @@ class LanePlan:
     @property
     def lanes_per_group(self) -> int:
         """About the square root of the lanes, fewer where a group would outgrow a listing page."""
-        if self.lanes == 0:
-            return 1
-        chunks_per_lane = -(-self.chunks // self.lanes)
-        return max(1, min(math.isqrt(self.lanes - 1) + 1, LIST_PAGE // chunks_per_lane))
+        return _lanes_per_group(self.chunks, self.lanes)
 
     @property
     def groups(self) -> int:
@@ -70,6 +68,15 @@ class LanePlan:
     def chunks_in(self, group: int) -> list[int]:
         """Return the chunks of a group, sorted."""
         return sorted(chunk for lane in self.lanes_of(group) for chunk in self.chunks_of(lane))
+
+
+@functools.lru_cache(64)
+def _lanes_per_group(chunks: int, lanes: int) -> int:
+    """Kept: whoever walks over the chunks of a stage asks for each of them."""
+    if lanes == 0:
+        return 1
+    chunks_per_lane = -(-chunks // lanes)
+    return max(1, min(math.isqrt(lanes - 1) + 1, LIST_PAGE // chunks_per_lane))
 
 
 def automatic_chunksize(tasks: int, width: int) -> int:

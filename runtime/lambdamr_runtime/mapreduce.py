@@ -14,6 +14,7 @@ from itertools import chain, islice
 from types import GeneratorType
 from typing import Any
 
+from lambdamr_runtime.adopting import Adopted
 from lambdamr_runtime.formats import Format
 from lambdamr_runtime.memory import Room
 from lambdamr_runtime.opening import opened
@@ -84,7 +85,8 @@ class Reduced:
 class Map:
     """Read a split, call the mappers, write one shuffle object.
 
-    The task's argument is a sequence of splits where there is a reader, else of items.
+    The task's argument is a sequence of splits where there is a reader, else of items; or what an
+    earlier job has made of them.
     """
 
     mappers: tuple[Mapper, ...]
@@ -99,6 +101,8 @@ class Map:
     """Of output=, in a job without reducer."""
 
     def run(self, env: TaskEnv, task: int, arg: Any) -> Mapped:
+        if isinstance(arg, Adopted):
+            return arg.run(env, task)
         watch = Stopwatch("map")
         source = _Source(self.reader, arg)
         records = chain.from_iterable(watch.within("read", source.batches()))

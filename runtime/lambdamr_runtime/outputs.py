@@ -9,7 +9,6 @@ finalizer writes and then looks for the tombstone. So whichever comes first, not
 All names and contents are the same however often this runs: repeats and zombies change nothing.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import KIB, MIB, S3_MAX_COPY_BYTES, S3_MIN_PART_BYTES
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, Upload, local_path, open_store
-from lambdamr_runtime.wire import MALFORMED, FrameKind
+from lambdamr_runtime.wire import MALFORMED, FrameKind, sealed, unsealed
 from lambdamr_runtime.work import TaskEnv
 
 SUCCESS = "_SUCCESS"
@@ -185,9 +184,14 @@ def open_destination(folder: str, store: Store) -> Destination:
     if folder.startswith(root):
         return Destination(store, _as_prefix(folder[len(root) :]), "")
     bucket, path = _bucket_of(folder)
-    own_bucket, own_path = _bucket_of(store.root)
-    source = _as_prefix(own_path) if bucket == own_bucket else None
+    own_path = _bucket_of(store.root)[1]
+    source = _as_prefix(own_path) if is_same_store(folder, store.root) else None
     return Destination(open_store(bucket), _as_prefix(path), source)
+
+
+def is_same_store(folder: str, root: str) -> bool:
+    """Whether the store of a root can copy to a remote folder by itself."""
+    return folder.startswith(f"{root.rstrip('/')}/") or _bucket_of(folder)[0] == _bucket_of(root)[0]
 
 
 def _as_prefix(path: str) -> str:
@@ -210,12 +214,12 @@ class Note:
     """In the order in which they are removed."""
 
     def encode(self) -> bytes:
-        return json.dumps({"folder": self.folder, "names": self.names}).encode()
+        return sealed({"folder": self.folder, "names": self.names})
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> "Note":
         try:
-            record = json.loads(data)
+            record = unsealed(data, source)
             return cls(str(record["folder"]), tuple(map(str, record["names"])))
         except MALFORMED as error:
             raise CorruptObject(f"{source} is no list of output objects: {error}") from error
@@ -293,6 +297,8 @@ class _Placing:
         self._keys = JobKeys(env.manifest.job)
         self._folder = work.open_folder(work.folder, env.store)
         self._names = work.names(env.source.tasks)
+        self._parts: list[int] = []
+        """Tasks whose files are placed."""
         self._begun = False
         """Whether this run has written anything."""
 
@@ -302,8 +308,13 @@ class _Placing:
             raise JobFailed(f"Job {self._env.manifest.job} has ended already.")
         self._begin()
         files = self._join() if self._work.single else list(self._copy())
+        self._remove_missing()
         self._finish()
-        placed = (self._work.single,) if self._work.single else self._names[1:]
+        placed = (
+            (self._work.single,)
+            if self._work.single
+            else tuple(map(self._work.name_of, self._parts))
+        )
         return Placed(
             tuple(f"{self._work.folder.rstrip('/')}/{name}" for name in placed),
             sum(file.pairs for file in files),
@@ -336,9 +347,9 @@ class _Placing:
         return [self._work.single] if there else []
 
     def _copy(self) -> Iterator[Written]:
-        for part, file in enumerate(self._files()):
+        for file in self._files():
             self._look()
-            self._copy_one(file, self._folder.key(self._work.name_of(part)))
+            self._copy_one(file, self._folder.key(self._work.name_of(self._parts[-1])))
             yield file
 
     def _copy_one(self, file: Written, target: str) -> None:
@@ -403,6 +414,14 @@ class _Placing:
                 yield piece[left:]
                 left = max(0, left - len(piece))
 
+    def _remove_missing(self) -> None:
+        """Remove what an earlier job left under the names of tasks that failed in this one."""
+        if self._work.single or not self._work.overwrite:
+            return
+        placed = set(self._parts)
+        missing = [part for part in range(self._env.source.tasks) if part not in placed]
+        self._folder.store.delete([self._folder.key(self._work.name_of(part)) for part in missing])
+
     def _finish(self) -> None:
         self._folder.remove_staged(self._names)
         self._look()
@@ -427,16 +446,24 @@ class _Placing:
             )
 
     def _files(self) -> Iterator[Written]:
-        """Yield the files of the winning executions, in the order of their tasks."""
+        """Yield the files of the winning executions, in the order of their tasks.
+
+        `_parts` has the number of the file's task. A task that failed, as max_failures= allowed,
+        has none.
+        """
         stage = self._env.source
         keys = self._env.stage_keys(self._env.index - 1)
         for chunk in range(stage.plan.chunks):
             source = keys.outcome(stage.plan.group_of(chunk), chunk)
-            for frame in read_outcome(self._store, source)[1]:
+            frames = read_outcome(self._store, source)[1]
+            for task, frame in zip(stage.plan.tasks_of(chunk), frames, strict=True):
                 is_value = frame.kind is FrameKind.VALUE
+                if not is_value and stage.max_failures:
+                    continue
                 file = serialize.loads(frame.payload).file if is_value else None
                 if file is None:
                     raise CorruptObject(f"{source} names no file for the output")
+                self._parts.append(task)
                 yield file
 
     def _look(self) -> None:

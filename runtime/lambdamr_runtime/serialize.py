@@ -19,6 +19,7 @@ from lambdamr_runtime.errors import (
     RemoteTraceback,
     ResultNotSerializable,
 )
+from lambdamr_runtime.limits import SHOWN_LOG_BYTES
 
 _RUNTIME = os.path.dirname(__file__)
 _KEPT_FRAMES = 64
@@ -113,12 +114,24 @@ def record_failure(error: Exception) -> ErrorRecord:
     return ErrorRecord(pickle.dumps(error), _type_name(error), str(error), "")
 
 
-def revive(record: ErrorRecord) -> BaseException:
-    """Return the exception to raise at the client, the remote traceback as its cause."""
+def revive(record: ErrorRecord, log: bytes = b"") -> BaseException:
+    """Return the exception to raise at the client, the remote traceback as its cause.
+
+    Args:  log: what the task wrote; the end of it is shown with the traceback.
+    """
     error = _unpickled(record)
     if record.text:  # past the class's own __setattr__: that of a frozen dataclass raises
-        object.__setattr__(error, "__cause__", RemoteTraceback(record.text))
+        cause = RemoteTraceback(record.text, shown_log(log))
+        object.__setattr__(error, "__cause__", cause)
     return error
+
+
+def shown_log(log: bytes) -> str:
+    """Return the end of a log, for a message: whole lines, where they are not too long."""
+    tail = log[-SHOWN_LOG_BYTES:]
+    if len(tail) < len(log):
+        tail = b"\xe2\x80\xa6\n" + (tail.partition(b"\n")[2] or tail)
+    return tail.decode("utf-8", "backslashreplace").rstrip("\n")
 
 
 def revive_traceback(frames: dict[str, Any]) -> TracebackType:

@@ -217,6 +217,16 @@ class ObstoreStore:
         except (BaseError, OSError) as error:
             raise self._mapped(error, "list", prefix) from error
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Return the first names under *prefix* that hold more, without listing what they hold."""
+        try:
+            found = obstore.list_with_delimiter(self._backend, prefix)["common_prefixes"]
+        except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return ()
+            raise self._mapped(error, "list", prefix) from error
+        return tuple(name.rstrip("/").rpartition("/")[2] for name in found)
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no error."""
         for key in keys:
@@ -236,8 +246,7 @@ class ObstoreStore:
         return self._refused(error, verb, key)
 
     def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
-        reason = str(error).partition("\n\nDebug source")[0]
-        return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
+        return StoreError(f"Could not {verb} {key!r} under {self.root}: {_reason(error)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +273,7 @@ def open_store(root: str) -> ObstoreStore:
     try:
         return ObstoreStore(root, _backend_of(root), hides_missing(root))
     except (BaseError, OSError) as error:
-        raise StoreError(f"Could not open the store at {root}: {error}") from error
+        raise StoreError(f"Could not open the store at {root}: {_reason(error)}") from error
 
 
 def hides_missing(root: str) -> bool:
@@ -323,6 +332,8 @@ def _backend_of(root: str) -> ObjectStore:
         from lambdamr_runtime.s3 import s3_backend  # only where S3 is used
 
         return s3_backend(root)
+    if root.startswith("http://"):
+        return from_url(root, client_options={"allow_http": True})
     return from_url(root)
 
 
@@ -330,6 +341,11 @@ def _stored(meta: "obstore.ObjectMeta") -> StoredObject:
     return StoredObject(
         meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp()
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error of obstore says, without the dump of its insides."""
+    return str(error).partition("\n\nDebug source")[0]
 
 
 def _is_missing(error: BaseException) -> bool:

@@ -114,6 +114,13 @@ class Failure:
         return f"the end of its sandbox: {self.error_type or 'an error'}: {text}"
 
     @property
+    def execution(self) -> str:
+        """Return a name for what failed: a record that comes twice tells of one death."""
+        import hashlib  # OpenSSL is slow to load, and few records come
+
+        return hashlib.blake2s(self.request.encode(), digest_size=8).hexdigest()
+
+    @property
     def useless(self) -> str:
         """Return why a repetition would fail the same way and what mends it, or ""."""
         named = (self.error_type, self.message.partition(":")[0])
@@ -174,7 +181,7 @@ def _repair(event: Event, run: StageRun, failure: Failure, store: Store, log: st
     chunks = event.only or run.plan.chunks_of(event.lo)
     position = _first_open(event, run, chunks, store)
     is_stuck = position == event.cursor
-    death = Death(failure.cause, failure.detail, log=log[-LOG_BYTES:])
+    death = Death(failure.cause, failure.detail, execution=failure.execution, log=log[-LOG_BYTES:])
     if position < len(chunks):
         death = _blamed(death, run, chunks[position], is_stuck)
     # An event with a death was a repair already: it has not come beyond its first chunk.

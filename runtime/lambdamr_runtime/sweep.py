@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from lambdamr_runtime.barrier import Report, Totals, finish_cancelled
+from lambdamr_runtime.barrier import end_empty, end_overdue, finish_cancelled
 from lambdamr_runtime.chunk import StageRun
-from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
+from lambdamr_runtime.keys import JobKeys, last_number
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Event, Manifest
 
@@ -23,10 +23,10 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
     if store.exists(keys.cancelled):
         finish_cancelled(store, keys)
         return 0
+    if end_overdue(store, manifest, now_s):
+        return 0
     if not any(stage.tasks for stage in manifest.stages):
-        # Only its client could have ended it.
-        report = Report("done", "", now_s, (Totals(),) * len(manifest.stages))
-        store.create(keys.report, report.encode(), new_execution_id())
+        end_empty(store, manifest, now_s)
         return 0
     run = current_stage(store, manifest)
     events = [
