@@ -16,8 +16,6 @@ def test_from_nothing_to_nothing(site: Site, capsys: pytest.CaptureFixture[str])
 
     assert main(["status", *name]) == Exit.FAILED
     assert "Run `lambdamr deploy-runtime`" in capsys.readouterr().err
-    assert main(["doctor", *name]) == Exit.FAILED
-    assert "mend: lambdamr deploy-runtime" in capsys.readouterr().out
 
     assert main(["deploy-runtime", *name, "--plan"]) == Exit.OK
     planned = capsys.readouterr().out
@@ -54,8 +52,6 @@ def test_from_nothing_to_nothing(site: Site, capsys: pytest.CaptureFixture[str])
     assert "Removed." in capsys.readouterr().out
     assert site.leftovers() == []
     assert load_profile(site.names.deployment) is None
-    assert main(["undeploy", *name, "--yes"]) == Exit.OK
-    assert "nothing is there" in capsys.readouterr().out
 
 
 def test_a_template_is_written(
