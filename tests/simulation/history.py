@@ -100,7 +100,7 @@ class History:
             if self._is_client_gone():
                 self._return()
             elif self.disturbed and self.world.random.random() < 0.3 and self._is_stored():
-                self._mend(bystander)
+                bystander.sweep(self.submission.manifest)
             elif self._stands_still():
                 scheduler.pause(2 * LOOK_S)
                 if self._stands_still():

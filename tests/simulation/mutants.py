@@ -220,18 +220,6 @@ def supervise_namelessly(
     return supervise(record, store, nameless, *rest)
 
 
-def supervise_vaguely(
-    record: Any, store: Any, invoke: Callable[[Event], None], *rest: Any
-) -> Verdict:
-    """Do not say which chunk a death belongs to: a repair that comes late blames another one."""
-
-    def vague(event: Event) -> None:
-        assert event.death is not None
-        invoke(replace(event, death=replace(event.death, chunk=-1)))
-
-    return supervise(record, store, vague, *rest)
-
-
 def supervise_nothing(*_: Any) -> Verdict:
     """Do nothing at all."""
     return Verdict.NOTHING
@@ -269,7 +257,6 @@ MUTANTS: dict[str, Mutant] = {
     "repairs skip the chunk that died": Mutant(Rules(worker=Skipping)),
     "supervisor forgets the lane": Mutant(Rules(supervise=supervise_one_chunk)),
     "deaths without names": Mutant(Rules(supervise=supervise_namelessly)),
-    "deaths without chunks": Mutant(Rules(supervise=supervise_vaguely)),
     "no supervisor": Mutant(Rules(supervise=supervise_nothing)),
     "no sweep": Mutant(Rules(sweep=sweep_nothing)),
     "finalizer deaf to a tombstone": Mutant(
