@@ -1,8 +1,9 @@
 # Everything needs Python >= 3.11, make and a package index; each target makes what it needs.
 #
 #   make demo     count the words of a novel with map_reduce, on this machine
+#   make demo-aws the same on AWS Lambda and S3, as an emulator on this machine has them
 #   make test     the tests
-#   make check    format, lint, types
+#   make check    format, lint, types, the documents' site
 #   make bench    speed against the targets and the peers (BENCH="--quick" for a short run,
 #                 BENCH_ENGINE="--mb 256 --large" for a long one of map_reduce)
 #   make soak     simulated histories under faults until told to stop (SOAK="--start N --jobs 2")
@@ -12,15 +13,16 @@ PYTHON ?= python3
 BENCH ?=
 SOAK ?= --start $(shell date +%s)000 --jobs 2
 BENCH_ENGINE ?=
-PEERS := lithops ray distributed
+PEERS := lithops ray distributed duckdb polars
 
 VENV := .venv
 BENCH_VENV := .venv-bench
 EMULATOR_VENV := .venv-emulator
+LAMBDA_VENV := .venv-lambda
 PIP := -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo demo-aws test check bench soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -28,13 +30,17 @@ help:
 demo: $(VENV)/.run
 	@$(VENV)/bin/python examples/word_count.py
 
-test: $(VENV)/.test $(EMULATOR_VENV)/.ready
+demo-aws: $(VENV)/.test $(EMULATOR_VENV)/.ready
+	@$(VENV)/bin/python -m tests.demo_aws
+
+test: $(VENV)/.test $(EMULATOR_VENV)/.ready $(LAMBDA_VENV)/.ready
 	$(VENV)/bin/python -m pytest -q
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks.foundation $(BENCH)
@@ -44,7 +50,7 @@ soak: $(VENV)/.test
 	$(VENV)/bin/python -m tests.simulation $(SOAK)
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(EMULATOR_VENV) $(EMULATOR_VENV).lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) $(EMULATOR_VENV) $(EMULATOR_VENV).lock $(LAMBDA_VENV) $(LAMBDA_VENV).lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, three stages: what a run, the tests and the checks need.
@@ -65,6 +71,10 @@ $(VENV)/.dev: $(VENV)/.test
 # The AWS emulator of the tests; nothing of lambdamr may be installed beside it.
 $(EMULATOR_VENV)/.ready: tests/emulator.txt $(VENV)/.test
 	$(VENV)/bin/python -m tests.emulator
+
+# What a function of AWS Lambda sees: its runtime client and the layer.
+$(LAMBDA_VENV)/.ready: tests/lambda.txt layer/requirements.txt $(VENV)/.test
+	$(VENV)/bin/python -m tests.runtime_api
 	@touch $@
 
 # Each peer by itself: one that has no build for this Python is left out of the table.

@@ -3,11 +3,12 @@
     python -m benchmarks.engine [--only NAME] [--mb 64] [--rounds 5] [--large] [--json FILE]
 
 A reference is the program that somebody would write by hand: two processes, each with a dictionary
-over half of the file, and a merge in the parent. Reference and lambdamr take turns, and a ratio is
-that of two medians. The exit status is 1 if a target is missed.
+over half of the file, and a merge in the parent; or DuckDB. Reference and lambdamr take turns, and
+a ratio is that of two medians. The exit status is 1 if a target is missed.
 """
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -40,6 +41,18 @@ LARGE_KEYS = 4_000_000
 HOT_VALUES = 1_000_000
 HOT_VALUE_BYTES = 1_000
 LARGE_TASKS = 16
+DISTINCT_KEYS = 20_000_000
+DISTINCT_VALUE_BYTES = 80
+"""With a key of 20 digits, 2 GB."""
+
+GROUP_BY_KEY = 2.95
+REDUCE_BY_KEY = 1.41
+"""What Spark's RDDs take of the same pairs, over one dictionary in one process: 65 and 31 s over
+22 s, seen on one machine."""
+
+BLOCK_BYTES = 2 * MIB
+FRAME_BLOCK_BYTES = 32 * MIB
+"""Of blocks that are read as tables: their keys are grouped a block at a time."""
 
 
 @dataclass(slots=True)
@@ -114,6 +127,37 @@ def sum_column(line: str) -> Iterator[tuple[str, float]]:
     yield fields[2], float(fields[3])
 
 
+def count_block(block: bytes) -> Counter[bytes]:
+    return Counter(block.split())
+
+
+def sum_block(block: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield the sums of a block as one table per partition of the users."""
+    for table in _summed_table(_table(block)).partition_by("part"):
+        yield table["part"][0], table.drop("part")
+
+
+def join_tables(_: int, tables: Iterator[Any]) -> Any:
+    import polars
+
+    return polars.concat(list(tables)).group_by("user").agg(polars.col("amount").sum())
+
+
+def _table(block: bytes) -> Any:
+    import polars
+
+    table = polars.read_csv(block, has_header=False, columns=[2, 3])
+    table.columns = ["user", "amount"]
+    return table
+
+
+def _summed_table(table: Any) -> Any:
+    import polars
+
+    sums = table.group_by("user").agg(polars.col("amount").sum())
+    return sums.with_columns(part=polars.col("user").hash(0) % WORKERS)
+
+
 def nothing(_: str) -> Iterator[Any]:
     return
     yield
@@ -124,6 +168,12 @@ def generate(task: int) -> Iterator[tuple[int, int]]:
     for value in range(LARGE_PAIRS // LARGE_TASKS):
         number = (number * 1_103_515_245 + 12_345) & 0x7FFF_FFFF
         yield number % LARGE_KEYS, value
+
+
+def generate_distinct(task: int) -> Iterator[tuple[str, bytes]]:
+    for value in range(task, DISTINCT_KEYS, LARGE_TASKS):
+        key = value * 7_368_787 % DISTINCT_KEYS  # coprime: each key once, in no order
+        yield f"{key:020d}", b"%080d" % value
 
 
 def generate_hot(task: int) -> Iterator[tuple[str, bytes]]:
@@ -161,6 +211,41 @@ def _counted(part: tuple[str, int, int]) -> Counter[str]:
     return counts
 
 
+def _counted_blocks(part: tuple[str, int, int]) -> Counter[bytes]:
+    path, lo, hi = part
+    counts: Counter[bytes] = Counter()
+    with open(path, "rb") as file:
+        if lo:
+            file.seek(lo - 1)
+            file.readline()
+        while file.tell() < hi:
+            block = file.read(min(BLOCK_BYTES, hi - file.tell())) + file.readline()
+            counts.update(block.split())
+    return counts
+
+
+def _by_duckdb(path: Path) -> dict[str, float]:
+    """Return the sums that DuckDB finds, in a table as its programs leave it."""
+    import duckdb
+
+    with duckdb.connect(config={"threads": WORKERS}) as connection:
+        found = connection.execute(
+            "SELECT column2 AS user, sum(column3) AS amount FROM read_csv(?, header = false)"
+            " GROUP BY ALL",
+            [str(path)],
+        ).fetchnumpy()
+    return {"keys": len(found["user"]), "sum": float(found["amount"].sum())}
+
+
+def _one_dictionary(_: object) -> int:
+    """Group the generated pairs in one process that has all the memory it wants."""
+    groups: dict[int, list[int]] = {}
+    for task in range(LARGE_TASKS):
+        for key, value in generate(task):
+            groups.setdefault(key, []).append(value)
+    return len({key: sum(values) for key, values in groups.items()})
+
+
 def _summed(part: tuple[str, int, int]) -> dict[str, float]:
     sums: dict[str, float] = {}
     for line in _lines(*part):
@@ -194,6 +279,37 @@ def sum_by_key(setting: Setting) -> Result:
     """One column of nine by the key in another, against two processes with a dictionary each."""
     result = Result(f"sum by key, {setting.mb} MB CSV", "s", "<= 1.4 x hand-written", 1.4)
     _take_turns(setting, result, sum_column, setting.rows(), _summed)
+    return result
+
+
+def count_blocks(setting: Setting) -> Result:
+    """A Counter per block of whole lines, against two processes that count blocks."""
+    result = Result(f"word count by blocks, {setting.mb} MB", "s", "<= 1.1 x hand-written", 1.1)
+    source = lambdamr.blocks(str(setting.words()), block_bytes=BLOCK_BYTES)
+    _take_turns(setting, result, count_block, setting.words(), _counted_blocks, source)
+    return result
+
+
+def sum_tables(setting: Setting) -> Result:
+    """The sum by key with polars in the mapper, against DuckDB; the result of both is tables."""
+    result = Result(f"sum by key with polars, {setting.mb} MB CSV", "s", "<= 2 x DuckDB", 2.0)
+    missing = [name for name in ("duckdb", "polars") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"sum-tables needs {' and '.join(missing)}: pip install duckdb polars")
+    path = setting.rows()
+    source = lambdamr.blocks(str(path), block_bytes=FRAME_BLOCK_BYTES)
+    for _ in range(setting.rounds):
+        began = time.perf_counter()
+        expected = _by_duckdb(path)
+        between = time.perf_counter()
+        job = setting.executor.map_reduce(sum_block, source, join_tables)
+        tables = list(job.result().values())
+        ended = time.perf_counter()
+        result.reference.append(between - began)
+        result.ours.append(ended - between)
+        found = sum(float(table["amount"].sum()) for table in tables)
+        if sum(map(len, tables)) != expected["keys"] or abs(found / expected["sum"] - 1) > 1e-9:
+            raise SystemExit(f"{result.title}: {sum(map(len, tables))} keys, DuckDB {expected}")
     return result
 
 
@@ -249,12 +365,29 @@ def small_job(setting: Setting) -> Result:
 
 def group_plain(setting: Setting) -> Result:
     """20 million pairs, 4 million keys, a plain reducer, workers of 256 MB."""
-    return _large(setting, "group 20 M pairs, plain", 65.0, generate, total)
+    result = _large(setting, "group 20 M pairs, plain", 65.0, generate, total)
+    return _beside_one_dictionary(result, GROUP_BY_KEY)
 
 
 def group_sum(setting: Setting) -> Result:
     """The same with reducers.sum."""
-    return _large(setting, "group 20 M pairs, sum", 31.0, generate, reducers.sum)
+    result = _large(setting, "group 20 M pairs, sum", 31.0, generate, reducers.sum)
+    return _beside_one_dictionary(result, REDUCE_BY_KEY)
+
+
+def _beside_one_dictionary(result: Result, bound: float) -> Result:
+    began = time.perf_counter()
+    with multiprocessing.Pool(1) as pool:
+        pool.map(_one_dictionary, [None])
+    result.reference.append(time.perf_counter() - began)
+    result.bound = bound
+    result.target = f"<= {bound} x one dict"
+    return result
+
+
+def group_distinct(setting: Setting) -> Result:
+    """2 GB of pairs by 20 million keys, each of which comes once."""
+    return _large(setting, "group 2 GB by 20 M keys", 300.0, generate_distinct, total_bytes)
 
 
 def hot_key(setting: Setting) -> Result:
@@ -283,25 +416,33 @@ def _large(setting: Setting, title: str, bound: float, mapper: Any, reducer: Any
 
 WORKS: dict[str, Callable[[Setting], Result]] = {
     "word-count": word_count,
+    "count-blocks": count_blocks,
     "sum-by-key": sum_by_key,
+    "sum-tables": sum_tables,
     "per-record": per_record,
     "small-job": small_job,
 }
 LARGE_WORKS: dict[str, Callable[[Setting], Result]] = {
     "group-plain": group_plain,
     "group-sum": group_sum,
+    "group-distinct": group_distinct,
     "hot-key": hot_key,
 }
 
 
 def _take_turns(
-    setting: Setting, result: Result, mapper: Any, path: Path, work: Callable[..., Any]
+    setting: Setting,
+    result: Result,
+    mapper: Any,
+    path: Path,
+    work: Callable[..., Any],
+    source: Any = None,
 ) -> None:
     for _ in range(setting.rounds):
         began = time.perf_counter()
         expected = _by_hand(work, path)
         between = time.perf_counter()
-        job = setting.executor.map_reduce(mapper, str(path), reducers.sum)
+        job = setting.executor.map_reduce(mapper, source or str(path), reducers.sum)
         found = job.result()
         ended = time.perf_counter()
         result.reference.append(between - began)

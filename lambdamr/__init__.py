@@ -7,10 +7,14 @@
 """
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
+from lambdamr.data import Data
 from lambdamr.executor import Executor
-from lambdamr.futures import Data, Future, Futures, TaskStats, as_completed, get_all_results, wait
+from lambdamr.futures import Future, Futures
+from lambdamr.stats import TaskStats
+from lambdamr.waiting import as_completed, get_all_results, wait
 from lambdamr_runtime import __version__
 from lambdamr_runtime.errors import (
     ArgumentNotSerializable,
@@ -24,6 +28,8 @@ from lambdamr_runtime.errors import (
     InvalidPairs,
     JobFailed,
     JobNotFound,
+    JobRunning,
+    JobTimeout,
     LambdamrError,
     NotSerializable,
     ReceiptMismatch,
@@ -42,25 +48,38 @@ from lambdamr_runtime.errors import (
 
 if TYPE_CHECKING:
     from lambdamr import reducers
+    from lambdamr.asynchronous import as_completed_async
     from lambdamr.attaching import attach
     from lambdamr.cleaning import clean
+    from lambdamr.deleting import delete
+    from lambdamr.failures import Failure
     from lambdamr.inputs import blocks, csv, jsonl, lines, objects, records
-    from lambdamr.job import Job, JobReport
+    from lambdamr.job import Job
+    from lambdamr.planning.cost import Cost
+    from lambdamr.planning.plan import Plan
+    from lambdamr.reports import JobReport
+    from lambdamr.stragglers import Straggler
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 # What is logged is shown where the program asks for it, never by logging's last resort on stderr.
 
 _LOADED_ON_USE = {
+    "Cost": "lambdamr.planning.cost",
     "Job": "lambdamr.job",
-    "JobReport": "lambdamr.job",
+    "JobReport": "lambdamr.reports",
+    "Plan": "lambdamr.planning.plan",
+    "as_completed_async": "lambdamr.asynchronous",
     "attach": "lambdamr.attaching",
     "clean": "lambdamr.cleaning",
+    "delete": "lambdamr.deleting",
+    "Failure": "lambdamr.failures",
     "blocks": "lambdamr.inputs",
     "csv": "lambdamr.inputs",
     "jsonl": "lambdamr.inputs",
     "lines": "lambdamr.inputs",
     "objects": "lambdamr.inputs",
     "records": "lambdamr.inputs",
+    "Straggler": "lambdamr.stragglers",
     "reducers": "lambdamr",
 }
 """Names whose modules `import lambdamr` leaves out, to stay quick."""
@@ -70,9 +89,11 @@ __all__ = [
     "BadKey",
     "CorruptInput",
     "CorruptObject",
+    "Cost",
     "Data",
     "DuplicateKey",
     "Executor",
+    "Failure",
     "Future",
     "Futures",
     "InputChanged",
@@ -83,14 +104,18 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "JobReport",
+    "JobRunning",
+    "JobTimeout",
     "LambdamrError",
     "NotSerializable",
+    "Plan",
     "ReceiptMismatch",
     "RemoteError",
     "RemoteTraceback",
     "ResultNotSerializable",
     "RuntimeMismatch",
     "StoreError",
+    "Straggler",
     "TaskFailed",
     "TaskLost",
     "TaskOutOfMemory",
@@ -100,10 +125,12 @@ __all__ = [
     "UnwritablePair",
     "__version__",
     "as_completed",
+    "as_completed_async",
     "attach",
     "blocks",
     "clean",
     "csv",
+    "delete",
     "get_all_results",
     "jsonl",
     "lines",
@@ -128,3 +155,7 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "joblib" in sys.modules:  # else `import lambdamr.joblib` does it
+    import lambdamr.joblib  # noqa: F401 - registers the backend

@@ -72,6 +72,7 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
         ) from None
     manifest = Manifest.decode(data, key)
     tracked = TrackedJob(manifest, engine.backend, engine.poller)
+    tracked.engine = engine
     follow(tracked)
     return tracked, executor
 

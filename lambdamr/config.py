@@ -7,11 +7,15 @@ memory_mb = 2048             # LAMBDAMR_MEMORY_MB  memory limit of a worker
 timeout_s = 600              # LAMBDAMR_TIMEOUT_S  time limit of a task
 progress = false             # LAMBDAMR_PROGRESS   progress bars (0/1)
 keep_days = 7                # LAMBDAMR_KEEP_DAYS  age at which stored jobs are removed
+backend = "local"            # LAMBDAMR_BACKEND    where jobs run
+region = "eu-west-1"         # LAMBDAMR_REGION     AWS region, for plans and prices
+[prices]                     # prices of your own; the names are those of lambdamr.prices.Prices
+put = 0.000005
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -25,6 +29,10 @@ class Config:
     timeout_s: float | None = None
     progress: bool | None = None
     keep_days: float = 7.0
+    backend: str | None = None
+    region: str | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """US dollars that replace those of lambdamr.prices."""
 
 
 _TYPES = {
@@ -34,6 +42,9 @@ _TYPES = {
     "timeout_s": float,
     "progress": bool,
     "keep_days": float,
+    "backend": str,
+    "region": str,
+    "prices": dict,
 }
 _POSITIVE = ("workers", "memory_mb", "timeout_s")
 
@@ -52,6 +63,21 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
     return Config(**values)
 
 
+def sources(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return, for each setting that somebody has made, where: a file or a variable.
+
+    Raises:  as load_config.
+    """
+    found = dict.fromkeys(_from_file(environment), file_path(environment))
+    set_there = _from_environment(environment)
+    return {**found, **{name: f"LAMBDAMR_{name.upper()}" for name in set_there}}
+
+
+def file_path(environment: Mapping[str, str] = os.environ) -> str:
+    """Return where the configuration file lies, if there is one."""
+    return environment.get("LAMBDAMR_CONFIG") or _default_path()
+
+
 def absolute_root(root: str) -> str:
     """Return a root that stays the same place wherever processes go; a URL is one already."""
     if "://" in root or root.startswith("memory:"):
@@ -62,7 +88,7 @@ def absolute_root(root: str) -> str:
 def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
     if "AWS_LAMBDA_FUNCTION_NAME" in environment:  # nobody's home, and no platformdirs
         return {}
-    path = environment.get("LAMBDAMR_CONFIG") or _default_path()
+    path = file_path(environment)
     if not os.path.exists(path) and "LAMBDAMR_CONFIG" not in environment:
         return {}
     import tomllib  # 7 ms, and most people have no file
@@ -72,9 +98,11 @@ def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
             table = tomllib.load(file)
     except FileNotFoundError:
         raise ValueError(f"LAMBDAMR_CONFIG names {path}, which does not exist.") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ValueError(f"{path} is not valid TOML: {error}") from error
-    known = [field.name for field in fields(Config)]
+    known = [each.name for each in fields(Config)]
     for name in table:
         if name not in known:
             raise ValueError(f"{path} has {name!r}; the names are {', '.join(known)}.")
@@ -92,7 +120,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name, kind in _TYPES.items():
         variable = f"LAMBDAMR_{name.upper()}"
         text = environment.get(variable)
-        if not text:  # set to nothing is not set
+        if not text or kind is dict:  # set to nothing is not set; a table needs a file
             continue
         try:
             values[name] = _flag(text) if kind is bool else kind(text)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.wire import MALFORMED
 
 DEFAULT_NAME = "default"
 
@@ -67,7 +68,7 @@ class Deployment:
             for name in ("read", "write", "requirements"):
                 record[name] = tuple(record.get(name, ()))
             return cls(**record)
-        except (AttributeError, ValueError, TypeError, LookupError) as error:
+        except MALFORMED as error:
             raise CorruptObject(
                 f"{source} is not the record of a deployed runtime: {error}. "
                 "Run `lambdamr deploy-runtime`."

@@ -1,6 +1,7 @@
 """What an executor has once it runs, and how that ends."""
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -16,6 +17,8 @@ from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
 from lambdamr_runtime.errors import StoreError
 
+logger = logging.getLogger(__name__)
+
 
 class Engine:
     """The backend, the poller, and the jobs between them."""
@@ -23,20 +26,31 @@ class Engine:
     def __init__(self, backend: Backend, machine: Machine | None = None) -> None:
         self.backend = backend
         self.poller = Poller(backend, machine)
-        self._known: set[str] = set()
+        self.known: set[str] = set()
+        """Keys of function objects that this client has stored."""
+        self.closed = threading.Event()
+        """Set when the workers have been stopped."""
+        self._finishing = False
+        """Whether the workers stop as soon as nothing is outstanding."""
         backend.connect(self.poller)
 
     def start(self, submission: Submission) -> TrackedJob:
-        """Store and launch a job; one that waits for futures is launched by the last of them."""
+        """Store and launch a job; one that waits for futures is launched by the last of them.
+
+        Raises:  RuntimeError: after shutdown.
+        """
+        if self._finishing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         if isinstance(self.backend, RemoteBackend):
             self.backend.check(submission, submission.exclude)
         job = TrackedJob(submission.manifest, self.backend, self.poller)
+        job.engine = self
         job.modules = submission.modules
+        job.footprints = submission.footprints
         if not submission.awaited:
-            submission.store(self.backend.store, self._known)
+            submission.store(self.backend.store, self.known)
             self._launch(job, submission)
             return job
-        self.poller.add(job)
         waiting = [len(submission.awaited)]
         lock = threading.Lock()
 
@@ -47,8 +61,13 @@ class Engine:
             if last:
                 _unwound(lambda: self._launch_awaiting(job, submission))
 
-        for future in submission.awaited:
-            future.add_done_callback(one_is_done)
+        try:
+            self.poller.add(job)
+            for future in submission.awaited:
+                future.add_done_callback(one_is_done)
+        except BaseException as error:  # Ctrl-C: nobody will launch it
+            self._fail(job, error, "it could not be submitted")
+            raise
         return job
 
     def _launch(self, job: TrackedJob, submission: Submission) -> None:
@@ -56,15 +75,18 @@ class Engine:
         if not job.begin_launch():
             self.poller.entomb(job)
             return
-        if not any(job.pending):
-            self._end_empty(job)
-        if isinstance(self.backend, RemoteBackend):
-            job.take_over = self.backend.watch(job, is_new=True)
-        self.poller.add(job)
         try:
+            if not any(job.pending):
+                self._end_empty(job)
+            if isinstance(self.backend, RemoteBackend):
+                job.take_over = self.backend.watch(job, is_new=True)
+            self.poller.add(job)
             submission.launch(self.backend, self.poller.machine.time())
         except BaseException as error:  # nobody will ever end this job: nothing may wait for it
+            self.backend.withdraw(job.manifest.job)
             self._fail(job, error, "it could not be launched")
+            if isinstance(self.backend, RemoteBackend):
+                self.poller.entomb(job)  # some of its lanes may run
             raise
 
     def _launch_awaiting(self, job: TrackedJob, submission: Submission) -> None:
@@ -78,7 +100,7 @@ class Engine:
             if len(job.stages) > 1 or job.pending == [1]:
                 for future in submission.awaited:
                     future.result()
-            submission.store(self.backend.store, self._known)
+            submission.store(self.backend.store, self.known)
             self._launch(job, submission)
         except BaseException as error:  # the call's futures get it, whatever it is
             self._fail(job, error, "an argument failed")
@@ -116,15 +138,37 @@ class Engine:
 
     def finish(self, wait: bool) -> None:
         """Stop the workers when nothing is outstanding any more."""
+        self._finishing = True
         if wait:
             self.poller.wait_until_idle()
             self._close()
         else:
             self.poller.when_idle(self._close)
 
+    def abandon(self) -> None:
+        """Cancel what is outstanding, and stop the workers without waiting for anything.
+
+        In a thread of its own, which no signal interrupts: one more Ctrl-C ends this wait alone.
+        """
+        thread = threading.Thread(target=self._abandon, name="lambdamr-end", daemon=True)
+        thread.start()
+        thread.join()
+
+    def _abandon(self) -> None:
+        self._finishing = True
+        try:
+            self.cancel(everything=True)
+        except StoreError as error:  # all is cancelled here nevertheless
+            logger.warning("Could not put every tombstone: %s", error)
+        finally:
+            self._close()
+
     def _close(self) -> None:
-        self.backend.close()
-        _engines.discard(self)
+        try:
+            self.backend.close()
+        finally:
+            _engines.discard(self)
+        self.closed.set()
 
     def stop_with(self, executor: object) -> None:
         """Stop when nobody has the executor any more, and see that the program's end waits."""

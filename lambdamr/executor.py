@@ -1,15 +1,18 @@
 """The executor: calls in, futures out."""
 
+import copy
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lambdamr import progress as bars
 from lambdamr.config import absolute_root, load_config
-from lambdamr.futures import Data, Future, Futures, Progress
+from lambdamr.data import Data
+from lambdamr.futures import Future, Futures, Progress
+from lambdamr.options import CallOptions, ErrorTypes, as_count, as_seconds
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from lambdamr.engine import Engine
     from lambdamr.inputs import Input
     from lambdamr.job import Job
+    from lambdamr.planning.plan import Plan
+    from lambdamr.planning.script import Rehearsal
+    from lambdamr.strict import ConcurrentExecutor
     from lambdamr.submission import StageDraft
     from lambdamr.tracked import TrackedJob
     from lambdamr_runtime.reducers import Reducer
@@ -26,7 +32,8 @@ SERIALIZERS = ("cloudpickle", "dill")
 DEFAULT_ARITY = 8
 """Values that one call of a reduction gets, at most."""
 
-ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
+rehearsal: "Rehearsal | None" = None
+"""While `lambdamr plan` goes through a script: what notes the calls of its executors."""
 
 
 class Executor:
@@ -64,19 +71,18 @@ class Executor:
         include_modules: str | Sequence[str] = (),
         exclude_modules: str | Sequence[str] = (),
     ) -> None:
-        _check_positive(workers=workers, memory_mb=memory_mb, timeout_s=timeout_s)
-        _check_positive(concurrency=concurrency)
         if serializer not in SERIALIZERS:
             raise ValueError(f"serializer must be one of {SERIALIZERS}, got {serializer!r}")
         if serializer == "dill" and find_spec("dill") is None:
             raise ModuleNotFoundError('serializer="dill" needs dill: pip install "lambdamr[dill]"')
+        config = load_config()
+        backend = config.backend if backend is None else backend
         if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
-        config = load_config()
-        self._workers = workers or config.workers
-        self._memory_mb = memory_mb or config.memory_mb or 0
-        self._timeout_s = timeout_s or config.timeout_s
-        self._concurrency = concurrency
+        self._workers = as_count("workers", workers) or config.workers
+        self._memory_mb = as_count("memory_mb", memory_mb) or config.memory_mb or 0
+        self._timeout_s = as_seconds("timeout_s", timeout_s) or config.timeout_s
+        self._concurrency = as_count("concurrency", concurrency)
         self._progress = config.progress if progress is None else progress
         self._root = config.root if root is None else absolute_root(os.fspath(root))
         self._is_placed = root is not None
@@ -97,11 +103,23 @@ class Executor:
 
         Raises:  ArgumentNotSerializable; RuntimeError: after shutdown.
         """
-        return self._map(fn, [(args, kwargs)], chunksize=1, name="submit")[0]
+        return self._map(fn, [(args, kwargs)], CallOptions(), 1, "submit")[0]
 
-    def call_async(self, fn: Callable[..., Any], data: Any) -> Future:
-        """Run fn(data) as one task (PyWren's name)."""
-        return self.submit(fn, data)
+    def call_async(
+        self,
+        fn: Callable[..., Any],
+        data: Any,
+        *,
+        retries: int = 0,
+        retry_on: ErrorTypes = (Exception,),
+        timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
+    ) -> Future:
+        """Run fn(data) as one task (PyWren's name), with the options of `map`: what `submit` is
+        given belongs to the function.
+        """
+        options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
+        return self._map(fn, [((data,), _NO_KEYWORDS)], options, 1, "submit")[0]
 
     def map(
         self,
@@ -114,6 +132,7 @@ class Executor:
         return_exceptions: bool = False,
         max_failures: int | float | None = None,
         timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
     ) -> Futures:
         """Run fn on every item, or on the items of several iterables side by side.
 
@@ -124,20 +143,28 @@ class Executor:
                   max_failures: failed tasks, or their share if a float below 1, beyond which the
                   others are not run. None: any number, unless the first ten chunks fail alike.
                   timeout_s: time limit of one task; None: the executor's.
+                  job_timeout_s: time limit of the whole job, from this call on: what has no result
+                  by then is JobTimeout, whether or not this program still runs. None: no limit.
         Returns:  the futures, in input order, at once.
         Raises:   ValueError: chunksize < 1, retries < 0. RuntimeError: after shutdown.
         """
         args = [(items, _NO_KEYWORDS) for items in zip(iterable, *more, strict=False)]
-        return self._map(
-            fn, args, chunksize, retries, retry_on, return_exceptions, max_failures, timeout_s
+        options = CallOptions(
+            retries, retry_on, return_exceptions, max_failures, timeout_s, job_timeout_s
         )
+        return self._map(fn, args, options, chunksize)
 
     def starmap(
-        self, fn: Callable[..., Any], iterable: Iterable[Iterable[Any]], **options: Any
+        self,
+        fn: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        *,
+        chunksize: int | None = None,
+        **options: Any,
     ) -> Futures:
         """Run fn(*item) for every item; options as of `map`."""
         args = [(tuple(item), _NO_KEYWORDS) for item in iterable]
-        return self._map(fn, args, **{"chunksize": None, **options})
+        return self._map(fn, args, CallOptions(**options), chunksize)
 
     def reduce(
         self,
@@ -145,44 +172,30 @@ class Executor:
         futures: Iterable[Future],
         *,
         arity: int = DEFAULT_ARITY,
+        retries: int = 0,
+        retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
     ) -> Future:
         """Reduce the values of futures to one, by a tree of tasks.
 
         Each task calls fn on a list of up to *arity* neighbouring values; what the calls of a
         level return are the values of the next, down to one. So fn must be associative, as sum,
-        max or a merge of dicts is. All levels are launched without this client.
+        max or a merge of dicts is. All levels are launched without this client. Other options as
+        of `map`.
 
         Raises:  ValueError: arity < 2, or no futures.
         """
         values = list(futures)
         _check_callable(fn)
-        _check_positive(timeout_s=timeout_s)
-        if arity < 2:
-            raise ValueError(f"arity must be >= 2, got {arity}")
+        options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
+        arity = as_count("arity", arity, least=2) or DEFAULT_ARITY
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
-        from lambdamr.submission import StageDraft
-        from lambdamr_runtime.wire import StageKind
-        from lambdamr_runtime.work import Call, Fold
+        from lambdamr.folding import fold_drafts
 
-        groups = [values[i : i + arity] for i in range(0, len(values), arity)]
-        limit = _limit(timeout_s, self._timeout_s)
-        args = [((group,), _NO_KEYWORDS) for group in groups]
-        drafts = [
-            StageDraft(
-                "reduce-1", StageKind.CALL, Call(fn), len(args), 1, args, limit, max_failures=0
-            )
-        ]
-        while drafts[-1].tasks > 1:
-            tasks = -(-drafts[-1].tasks // arity)
-            name = f"reduce-{len(drafts) + 1}"
-            drafts.append(
-                StageDraft(
-                    name, StageKind.FOLD, Fold(fn, arity), tasks, 1, None, limit, max_failures=0
-                )
-            )
-        return self._start(drafts).stages[-1].futures[0]
+        drafts = fold_drafts(fn, values, arity, options, _limit(timeout_s, self._timeout_s))
+        return self._start(drafts, job_timeout_s).stages[-1].futures[0]
 
     def map_reduce(
         self,
@@ -196,9 +209,12 @@ class Executor:
         sort_key: Callable[[Any], Any] | None = None,
         spill_share: float | None = None,
         merge_width: int | None = None,
+        compress: bool | None = None,
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
+        max_failures: int | float = 0,
         timeout_s: float | None = None,
+        job_timeout_s: float | None = None,
         output: str | os.PathLike[str] | None = None,
         format: str = "pickle",  # noqa: A002 - what pandas and Spark call it
         columns: Sequence[str] | None = None,
@@ -216,7 +232,8 @@ class Executor:
                   reducer(key, values), which returns the key's value, or, as a generator, yields
                   (key, value) pairs. values is an iterator, to be read once. None: the mapper's
                   pairs, in order, are the output.
-                  reducers: partitions of the keys, >= 1; None: the executor's workers.
+                  reducers: partitions of the keys, >= 1; None: as many as workers, or map tasks
+                  where these are fewer, and more where a partition would outgrow a worker.
                   combiner: combiner(key, values) -> value, which replaces any number of a plain
                   reducer's values before they travel; or one of `lambdamr.reducers` that can.
                   partitioner: partitioner(key, partitions) -> partition, the same for equal keys;
@@ -226,7 +243,12 @@ class Executor:
                   spill_share: share of a worker's free memory that a task's data may fill before
                   it goes to temporary files, above 0, at most 1; None: a half.
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
+                  compress: whether what travels from mappers to reducers is compressed (zstd);
+                  None: where it goes over a network, and not in a local directory.
                   retries, retry_on, timeout_s: of each task, as of `map`.
+                  max_failures: map tasks that may fail, or their share if a float below 1: their
+                  input is left out, the receipts cover the rest, and the report says "partial".
+                  job_timeout_s: as of `map`.
                   output: a folder (a path or URI) that gets one file per partition, part-00000.…,
                   and _SUCCESS last, once the job is complete; after a failure or cancellation it
                   has nothing of this job. None: the result stays in the job's folder alone.
@@ -242,11 +264,17 @@ class Executor:
                   ValueError: options; an output that holds something, is read by the job, or holds
                   what it reads.
         """
-        from lambdamr.job import Job, KeyOptions, StageLimits, map_reduce_drafts
+        from lambdamr.drafts import KeyOptions, map_reduce_drafts
+        from lambdamr.job import Job
         from lambdamr.output import as_output
 
-        _check_positive(reducers=reducers, timeout_s=timeout_s)
-        _check_retries(retries)
+        call = CallOptions(
+            retries,
+            retry_on,
+            max_failures=max_failures,
+            timeout_s=_limit(timeout_s, self._timeout_s),
+            job_timeout_s=job_timeout_s,
+        )
         destination = as_output(output, format, columns, overwrite, single_file)
         engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
@@ -256,13 +284,13 @@ class Executor:
             reducer,
             engine.backend,
             KeyOptions(
-                reducers or engine.backend.workers, combiner, partitioner, sort_key,
-                spill_share, merge_width,
+                as_count("reducers", reducers), combiner, partitioner, sort_key,
+                spill_share, merge_width, compress,
             ),
-            StageLimits(retries, _as_tuple(retry_on), _limit(timeout_s, self._timeout_s)),
+            call,
             destination,
         )  # fmt: skip
-        return Job(self._start(drafts), self.bars())
+        return Job(self._start(drafts, job_timeout_s), self.bars())
 
     def put(self, obj: Any) -> Data:
         """Store an object once; in the arguments of tasks, the returned reference stands for it.
@@ -284,6 +312,53 @@ class Executor:
         key = data_key(sha256(data).hexdigest())
         engine.backend.store.put(key, data)
         return Data(key, len(data), frozenset(packer.modules))
+
+    def plan(
+        self,
+        fn: Callable[..., Any] | Sequence[Callable[[Any], Any]],
+        inputs: Any,
+        *more: Any,
+        task_s: float | tuple[float, float] | None = None,
+        on: str | None = None,
+        region: str | None = None,
+        prices: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> "Plan":
+        """Tell what a call of `map` or `map_reduce` will do and cost; nothing is stored or run.
+
+        Args:     fn, inputs, more, options: those of `map`; of `map_reduce` where a reducer (None
+                  too) is the third or an option of it is given; of `reduce` where arity= is.
+                  task_s: seconds of a task of the first stage, or (low, high); None: a guess.
+                  on: "aws" or "local"; None: where this executor runs.
+                  region: of AWS; None: that of the deployed runtime, or as configured.
+                  prices: US dollars that replace those of the table; see lambdamr.prices.
+        Raises:   as `map` and `map_reduce`; ValueError: no tasks, an unknown region.
+        """
+        from lambdamr.planning.asking import plan_call
+
+        return plan_call(self, fn, (inputs, *more), options, task_s, (on, region, prices))
+
+    def upload(self, path: str | os.PathLike[str]) -> str:
+        """Return a URI by which workers read a local file, as an input of `map_reduce`.
+
+        Workers of this machine read it where it is. For others it is copied under the root, once:
+        it is named by the hash of what it holds.
+
+        Raises:  InputNotFound: there is no such file.
+        """
+        from lambdamr.uploading import upload
+
+        return upload(self.engine().backend.store, path)
+
+    def as_concurrent(self) -> "ConcurrentExecutor":
+        """Return a strict `concurrent.futures.Executor` that runs its calls here.
+
+        Its `map` yields results, as the standard library's does. Each call makes a view of its own,
+        whose `shutdown` leaves this executor as it is.
+        """
+        from lambdamr.strict import ConcurrentExecutor
+
+        return ConcurrentExecutor(self)
 
     # --- the end -------------------------------------------------------------------------------
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -312,26 +387,28 @@ class Executor:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is not None and self._engine is not None:
-                self._engine.cancel(everything=True)
-        finally:
-            self.shutdown(wait=True)
+            try:
+                if kind is not None and self._engine is not None:
+                    self._engine.cancel(everything=True)
+            finally:
+                self.shutdown(wait=True)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C while this waits: the second one, or the first
+            if self._engine is not None:
+                self._engine.abandon()
+            raise
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<lambdamr.Executor {state} root={self._root!r}>"
+        return f"<lambdamr.Executor {'closed' if self._closed else 'open'} root={self._root!r}>"
 
     # --- inside --------------------------------------------------------------------------------
     def _map(
         self,
         fn: Callable[..., Any],
         args: Sequence[Any],
-        chunksize: int | None = None,
-        retries: int = 0,
-        retry_on: ErrorTypes = (Exception,),
-        return_exceptions: bool = False,
-        max_failures: int | float | None = None,
-        timeout_s: float | None = None,
+        options: CallOptions,
+        chunksize: int | None,
         name: str = "map",
     ) -> Futures:
         from lambdamr.submission import StageDraft
@@ -340,49 +417,70 @@ class Executor:
         from lambdamr_runtime.work import Call
 
         _check_callable(fn)
-        _check_retries(retries)
-        _check_positive(chunksize=chunksize, timeout_s=timeout_s)
-        allowed = _allowed_failures(max_failures, len(args))
+        chunksize = as_count("chunksize", chunksize)
+        allowed = options.allowed_failures(len(args))
         engine = self.engine()
         if not args:
-            return Futures((), return_exceptions)
+            return Futures((), options.return_exceptions)
         draft = StageDraft(
             name,
             StageKind.CALL,
-            Call(fn, _as_tuple(retry_on)),
+            Call(fn, options.retried),
             len(args),
             chunksize or automatic_chunksize(len(args), engine.backend.workers),
             args,
-            _limit(timeout_s, self._timeout_s),
-            retries,
+            _limit(options.timeout_s, self._timeout_s),
+            options.retries,
             allowed,
-            same_failures=allowed is None and not return_exceptions,
+            same_failures=allowed is None and not options.return_exceptions,
         )
-        stage = self._start([draft]).stages[0]
-        return Futures(stage.futures, return_exceptions, self.bars())
+        stage = self._start([draft], options.job_timeout_s).stages[0]
+        return Futures(stage.futures, options.return_exceptions, self.bars())
 
-    def _start(self, drafts: "Sequence[StageDraft]") -> "TrackedJob":
+    def _start(self, drafts: "Sequence[StageDraft]", job_timeout_s: float | None) -> "TrackedJob":
         from lambdamr.submission import Packing, prepare
 
         engine = self.engine()
-        return engine.start(prepare(drafts, Packing(*self._packing), engine.backend))
+        packing = Packing(*self._packing)
+        return engine.start(prepare(drafts, packing, engine.backend, job_timeout_s))
 
     def bars(self) -> "Progress | None":
         """Return what shows bars while waiting, or None where nobody watches."""
         wanted = bars.is_watched() if self._progress is None else self._progress
-        return bars.wait_with_bars if wanted else None
+        return bars.progress_here() if wanted else None
 
     def engine(self) -> "Engine":
         """Return what runs this executor's jobs; made on first use."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._engine is None and rehearsal is not None:
+                self._engine = rehearsal.engine_of(self)
             if self._engine is None:
                 from lambdamr.engine import Engine
 
                 self._engine = Engine(self._make_backend())
                 self._engine.stop_with(self)
             return self._engine
+
+    def rehearsed(self, engine: "Engine") -> "Executor":
+        """Return an executor like this one whose calls go to *engine*."""
+        twin = copy.copy(self)
+        twin._engine, twin._lock = engine, threading.Lock()
+        return twin
+
+    def local_place(self) -> tuple[str, int, int, int]:
+        """Return root, workers, memory (0: no limit) and width of the embedded backend."""
+        from lambdamr.local import usable_cores
+        from lambdamr_runtime.limits import LANES_PER_WORKER
+
+        workers = self._workers or usable_cores()
+        width = self._concurrency or workers * LANES_PER_WORKER
+        return self._root, workers, self._memory_mb, width
+
+    def begun(self) -> "Engine | None":
+        """Return what runs this executor's jobs, None before the first."""
+        return self._engine
 
     def _make_backend(self) -> "Backend":
         if self._given_backend is not None:
@@ -394,20 +492,17 @@ class Executor:
             from lambdamr.nested import NestedBackend
 
             return NestedBackend(worker, self._memory_mb or worker.memory_mb)
-        deployment = self._deployment()
+        deployment = self.deployment()
         if deployment is not None:
             from lambdamr.aws.backend import AwsBackend
 
             self._root = deployment.root
             return AwsBackend(deployment, self._concurrency or self._workers, self._memory_mb)
-        from lambdamr.local import LocalBackend, usable_cores
-        from lambdamr_runtime.limits import LANES_PER_WORKER
+        from lambdamr.local import LocalBackend
 
-        workers = self._workers or usable_cores()
-        width = self._concurrency or workers * LANES_PER_WORKER
-        return LocalBackend(self._root, workers, self._memory_mb, width, self._config.keep_days)
+        return LocalBackend(*self.local_place(), self._config.keep_days)
 
-    def _deployment(self) -> "Deployment | None":
+    def deployment(self) -> "Deployment | None":
         """Return the runtime that this executor uses; None: it works on this machine.
 
         Raises:  RuntimeMismatch: AWS is asked for, but nothing is deployed.
@@ -431,16 +526,6 @@ class Executor:
 _NO_KEYWORDS: dict[str, Any] = {}
 
 
-def _check_positive(**options: float | None) -> None:
-    for name, value in options.items():
-        if value is None:
-            continue
-        if not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
@@ -448,32 +533,6 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 def _check_callable(fn: object) -> None:
     if not callable(fn):
         raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
-
-
-def _check_retries(retries: int) -> None:
-    if not isinstance(retries, int):
-        raise TypeError(f"retries must be a number, got {retries!r}")
-    if retries < 0:
-        raise ValueError(f"retries must be >= 0, got {retries}")
-
-
-def _allowed_failures(max_failures: float | None, tasks: int) -> int | None:
-    if max_failures is None:
-        return None
-    is_share = not isinstance(max_failures, int)
-    if max_failures < 0 or (is_share and max_failures >= 1):
-        raise ValueError(
-            f"max_failures must be a number of tasks or a share below 1.0, got {max_failures!r}"
-        )
-    # A share is meant as it is written: 0.29 * 100 is a little less than 29.
-    return int(max_failures * tasks + 1e-9) if is_share else int(max_failures)
-
-
-def _as_tuple(errors: ErrorTypes) -> tuple[type[BaseException], ...]:
-    kinds: tuple[object, ...] = errors if isinstance(errors, tuple) else (errors,)
-    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        raise TypeError(f"retry_on must be exception classes, got {errors!r}")
-    return cast("tuple[type[BaseException], ...]", kinds)
 
 
 def _limit(given: float | None, default: float | None) -> float | None:

@@ -5,41 +5,31 @@ it, and its rules hold. Its job's tracker resolves it; the future itself asks no
 """
 
 import concurrent.futures
-import contextlib
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _BaseFuture
-from concurrent.futures._base import CANCELLED
-from dataclasses import dataclass, field
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from lambdamr.packing import packed_data, packed_future
+from lambdamr.helping import HelpingWaiters
+from lambdamr.packing import packed_future
+from lambdamr.stats import TaskStats
+from lambdamr.stragglers import SLOW_MULTIPLE, Straggler, find_stragglers
 from lambdamr_runtime.errors import JobFailed
 
 if TYPE_CHECKING:
+    import os
+
+    from lambdamr.failures import Failure
+    from lambdamr.planning.cost import Cost
+    from lambdamr.plots import Plot
+    from lambdamr.reports import JobReport
     from lambdamr.tracked import TrackedStage
 
 HELP_PAUSE_S = 0.05
 """How long a waiting task waits for others before it looks for a nested chunk to run."""
-
-
-class TaskStats(NamedTuple):
-    """How one task ran."""
-
-    seconds: float
-    """In the task itself, all tries together."""
-    tries: int
-    """Calls of the function that the result took; 0 for a task that never ran."""
-    attempt: int
-    """Executions of its chunk that died before this one."""
-    started_s: float
-    """Seconds since the epoch at which its chunk began."""
-    peak_mb: float
-    """Peak memory of the process so far, MiB."""
-    worker: str
 
 
 class Future(_BaseFuture[Any]):
@@ -64,6 +54,11 @@ class Future(_BaseFuture[Any]):
         return self._stage.job_id
 
     @property
+    def stage(self) -> "TrackedStage":
+        """What the future belongs to, for the library's own use."""
+        return self._stage
+
+    @property
     def stats(self) -> TaskStats | None:
         """How the task ran; None until it is done."""
         return self._stats
@@ -77,9 +72,32 @@ class Future(_BaseFuture[Any]):
 
         return revive_traceback(self._frames)
 
+    @property
+    def log(self) -> bytes:
+        """The bytes behind `logs()` of a task that is done, for the library's own use."""
+        return self._log
+
     def logs(self) -> str:
-        """Return the tail of what the task wrote to stdout and stderr; empty until it is done."""
+        """Return the tail of what the task wrote to stdout and stderr, its logging included.
+
+        Of a running task: what it has written so far, on a local backend. Its worker is asked for
+        that, so this takes up to half a second; empty of a task that does not run.
+        """
+        if not self.done():
+            from lambdamr.logs import running_log  # only a task that runs needs it
+
+            tail = running_log(self._stage, self.task)
+            if not self.done():
+                return tail.decode("utf-8", "backslashreplace")
         return self._log.decode("utf-8", "backslashreplace")
+
+    # Without the future's lock where it has ended: a wait for many looks at each of them, and
+    # Ctrl-C between the lock and its block would leave it locked, and the poller stuck.
+    def done(self) -> bool:
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
+
+    def cancelled(self) -> bool:
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the task's value, or raise its exception.
@@ -88,11 +106,25 @@ class Future(_BaseFuture[Any]):
                  CancelledError: it was cancelled.
         """
         left = self._stage.help_until(self.done, timeout)
+        if self._state == FINISHED and self._exception is None:
+            return self._result
         return super().result(left)
+
+    def take(self, timeout: float | None = None) -> Any:
+        """Return the task's value and forget it, for the last one who wants it; raises as `result`.
+
+        What a long iteration has yielded would stay in memory else.
+        """
+        value = self.result(timeout)
+        with self._condition:
+            self._result = None
+        return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the task's exception, None if it has a value; raises as `result` otherwise."""
         left = self._stage.help_until(self.done, timeout)
+        if self._state == FINISHED:
+            return self._exception
         return super().exception(left)
 
     def running(self) -> bool:
@@ -178,34 +210,6 @@ class Future(_BaseFuture[Any]):
         return f"<lambdamr.Future job={self.job_id} task={self.task} {state}>"
 
 
-class HelpingWaiters(list[Any]):
-    """Who waits for a nested future by means of the standard library.
-
-    `concurrent.futures.wait` and `as_completed` append a waiter to this list of the future and
-    then wait for its event. With one worker that would be for ever: so that wait helps.
-    """
-
-    def __init__(self, stage: "TrackedStage") -> None:
-        super().__init__()
-        self._stage = stage
-
-    def append(self, waiter: Any) -> None:
-        if type(waiter.event) is threading.Event:
-            waiter.event = _HelpingEvent(self._stage)
-        super().append(waiter)
-
-
-class _HelpingEvent(threading.Event):
-    """An event whose wait runs nested chunks."""
-
-    def __init__(self, stage: "TrackedStage") -> None:
-        super().__init__()
-        self._stage = stage
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return super().wait(self._stage.help_until(self.is_set, timeout))
-
-
 def _attached(root: str, job: str, stage: int, task: int) -> Future:
     from lambdamr.attaching import attach_stage
 
@@ -242,6 +246,11 @@ class Futures(Sequence[Future]):
         """The id of the job; "" for no futures at all."""
         return self._futures[0].job_id if self._futures else ""
 
+    @property
+    def stages(self) -> "list[TrackedStage]":
+        """What the futures belong to, for the library's own use."""
+        return list({id(future.stage): future.stage for future in self._futures}.values())
+
     def __len__(self) -> int:
         return len(self._futures)
 
@@ -269,7 +278,7 @@ class Futures(Sequence[Future]):
     def _values(self) -> list[Any]:
         if self._return_exceptions:
             return [_value_or_exception(future) for future in self._futures]
-        failed = [f for f in self._futures if f.done() and _has_failed(f)]
+        failed = [f for f in self._futures if f.done() and has_failed(f)]
         if failed:
             own = (f for f in failed if not isinstance(_exception(f), JobFailed))
             return [next(own, failed[0]).result()]
@@ -284,10 +293,14 @@ class Futures(Sequence[Future]):
         self, timeout: float | None = None, return_when: str = concurrent.futures.ALL_COMPLETED
     ) -> "concurrent.futures._base.DoneAndNotDoneFutures[Any]":
         """Wait as `concurrent.futures.wait` does; a timeout is no error."""
+        from lambdamr.waiting import wait
+
         return wait(self._futures, timeout, return_when)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Future]:
         """Yield the futures as they end."""
+        from lambdamr.waiting import as_completed
+
         return as_completed(self._futures, timeout)
 
     def done(self) -> bool:
@@ -298,8 +311,7 @@ class Futures(Sequence[Future]):
 
         Returns:  how many futures were cancelled.
         """
-        stages = {id(future._stage): future._stage for future in self._futures}
-        for stage in stages.values():
+        for stage in self.stages:
             if stage.is_covered_by(self._futures):
                 stage.cancel_job()
         return sum(future.cancelled() or future.cancel() for future in self._futures)
@@ -312,41 +324,100 @@ class Futures(Sequence[Future]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> list[Any]:
-        import asyncio  # only a program that awaits has it
+        from lambdamr.asynchronous import all_done  # only a program that awaits has asyncio
 
-        stop_on_error = not self._return_exceptions
-        loop = asyncio.get_running_loop()
-        over = asyncio.Event()
-        left = len(self)
-        lock = threading.Lock()
-
-        def one_is_done(future: _BaseFuture[Any]) -> None:
-            nonlocal left
-            with lock:
-                left -= 1
-                is_last = left == 0
-            if is_last or (stop_on_error and _has_failed(future)):
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
-                    loop.call_soon_threadsafe(over.set)
-
-        for future in self._futures:
-            future.add_done_callback(one_is_done)
-        while not self._is_over(stop_on_error):
-            if not self._help_once(stop_on_error):
-                await over.wait()
-            await asyncio.sleep(0)
+        await all_done(self._futures, not self._return_exceptions)
         return self._values()
 
-    def _help_once(self, stop_on_error: bool) -> bool:
-        """Inside a task: run nested chunks for a moment; False where there are none to run."""
-        stage = next((future._stage for future in self._futures if future._stage.helps), None)
-        if stage is not None:
-            stage.help_until(lambda: self._is_over(stop_on_error), HELP_PAUSE_S)
-        return stage is not None
+    def failures(self, timeout: float | None = None) -> "list[Failure]":
+        """Return what failed, once all are done: task, input, exception and log of each.
+
+        Raises:  TimeoutError: not all are done in time; they go on.
+        """
+        from lambdamr.failures import failures_of
+
+        self._wait(timeout, stop_on_error=False)
+        return failures_of(self._futures)
+
+    def retry_failed(self, timeout: float | None = None) -> "Futures":
+        """Run again, as a new job, the tasks that ended without a value: those that failed, were
+        cancelled or not run. The function and the arguments are those that were stored.
+
+        Returns:  futures of all tasks, in input order: the new ones in the place of the failed.
+        Raises:   TimeoutError: not all are done in time. RuntimeError: after shutdown; then
+                  `lambdamr.attach(job_id).retry_failed()`. ValueError: tasks of a reduction.
+        """
+        from lambdamr.retrying import retry_calls
+
+        self._wait(timeout, stop_on_error=False)
+        places: dict[int, list[int]] = {}
+        for place, future in enumerate(self._futures):
+            if has_failed(future):
+                places.setdefault(id(future._stage), []).append(place)
+        futures = list(self._futures)
+        for failed in places.values():
+            tasks = [futures[place].task for place in failed]
+            again = retry_calls(futures[failed[0]]._stage, tasks)
+            for place, future in zip(failed, again, strict=True):
+                futures[place] = future
+        return Futures(futures, self._return_exceptions, self._progress)
+
+    def stragglers(self, multiple: float = SLOW_MULTIPLE) -> "list[Straggler]":
+        """Return the tasks, of those done, that took more than a multiple of the median (and at
+        least a second more), the slowest first.
+        """
+        return find_stragglers(self.stats(), multiple)
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove all that is stored of their jobs; values that are here stay.
+
+        Args:    force: cancel what runs. Raises:  JobRunning: something runs, and no *force*.
+        """
+        from lambdamr.deleting import delete_tracked
+
+        for job in {id(stage.job): stage.job for stage in self.stages}.values():
+            delete_tracked(job, force)
 
     def stats(self) -> list[TaskStats | None]:
         """Return how each task ran; None for those not done."""
         return [future.stats for future in self._futures]
+
+    def report(self) -> "JobReport":
+        """Wait for the end of all tasks, and return how they ran."""
+        from lambdamr.reports import report_of  # few calls are asked for one
+
+        self._wait(None, stop_on_error=False)
+        return report_of(self.stages)
+
+    def plot(
+        self,
+        kind: str = "timeline",
+        path: "str | os.PathLike[str] | None" = None,
+        *,
+        on: str | None = None,
+    ) -> "Plot":
+        """Wait for the end of all tasks, and draw how they ran; as Job.plot."""
+        from lambdamr.plots import plot  # an extra, and half a second
+
+        self._wait(None, stop_on_error=False)
+        return plot(self.stages, kind, path, on)
+
+    def cost(
+        self,
+        *,
+        on: str | None = None,
+        region: str | None = None,
+        prices: Mapping[str, float] | None = None,
+    ) -> "Cost":
+        """Return what the job has cost so far, by component; options as of `Executor.plan`.
+
+        Raises:  ValueError: no futures at all, an unknown place, region or price.
+        """
+        from lambdamr.planning.cost import cost_of
+
+        if not self._futures:
+            raise ValueError("There are no futures, so there is no job that could cost anything.")
+        return cost_of(self._futures[0].stage.job, (on, region, prices))
 
     def counts(self) -> dict[str, int]:
         """Return how many futures are done, failed, cancelled and pending (or running)."""
@@ -360,16 +431,24 @@ class Futures(Sequence[Future]):
         return f"<lambdamr.Futures job={self.job_id or 'none'} {len(self)} tasks: {shown}>"
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{state}</td><td style='text-align:right'>{n:,}</td></tr>"
-            for state, n in self.counts().items()
-        )
-        return (
-            f"<table><caption>lambdamr job {self.job_id or 'none'}, {len(self):,} tasks</caption>"
-            f"{cells}</table>"
-        )
+        from lambdamr.views import futures_view, view_html  # only a notebook asks for it
+
+        return view_html(futures_view(self))
+
+    def _ipython_display_(self) -> None:
+        """Show all futures of a job where they can be updated in place; else IPython takes the
+        HTML.
+        """
+        from lambdamr.notebook import is_kernel, show
+
+        stages = self.stages
+        if len(stages) != 1 or not stages[0].is_covered_by(self) or not is_kernel():
+            raise NotImplementedError
+        show(stages[0].job)
 
     def _wait(self, timeout: float | None, stop_on_error: bool) -> None:
+        from lambdamr.waiting import wait_for
+
         deadline = None if timeout is None else monotonic() + timeout
         while not self._is_over(stop_on_error):
             left = None if deadline is None else max(0.0, deadline - monotonic())
@@ -390,139 +469,23 @@ class Futures(Sequence[Future]):
                 undone = True
                 if not stop_on_error:
                     return False
-            elif stop_on_error and _has_failed(future):
+            elif stop_on_error and has_failed(future):
                 return True
         return not undone
 
 
-def wait_for(
-    futures: Sequence[Future],
-    timeout: float | None,
-    stop_on_error: bool,
-    progress: "Progress | None" = None,
-) -> None:
-    """Wait until all are done, one has failed (if *stop_on_error*) or the time is over."""
-    stages = {id(future._stage): future._stage for future in futures}
-    if len(stages) == 1:
-        stage = futures[0]._stage
-        if stage.is_covered_by(futures):
-            if progress is not None:
-                progress([stage], timeout, stop_on_error)
-            else:
-                stage.wait(timeout, stop_on_error)
-            return
-    when = concurrent.futures.FIRST_EXCEPTION if stop_on_error else None
-    wait(futures, timeout, when or concurrent.futures.ALL_COMPLETED)
-
-
-def wait(
-    futures: Iterable[Future],
-    timeout: float | None = None,
-    return_when: str = concurrent.futures.ALL_COMPLETED,
-) -> "concurrent.futures._base.DoneAndNotDoneFutures[Any]":
-    """Wait for futures, as `concurrent.futures.wait`; inside a task it runs nested chunks too.
-
-    Returns:  (done, not_done), two sets.
-    Raises:   TypeError: something is no future of lambdamr.
-    """
-    listed = _listed(futures)
-    begun = monotonic()
-    _help(listed, timeout, return_when)
-    left = None if timeout is None else max(0.0, timeout - (monotonic() - begun))
-    return concurrent.futures.wait(listed, left, return_when)
-
-
-def as_completed(futures: Iterable[Future], timeout: float | None = None) -> Iterator[Future]:
-    """Yield futures as they end, as `concurrent.futures.as_completed`.
-
-    Raises:  TypeError: something is no future of lambdamr. TimeoutError: not all ended in time.
-    """
-    return _as_completed(_listed(futures), timeout)
-
-
-def _as_completed(listed: list[Future], timeout: float | None) -> Iterator[Future]:
-    deadline = None if timeout is None else monotonic() + timeout
-    if not any(future._stage.helps for future in listed):
-        completed = concurrent.futures.as_completed(listed, timeout)
-        yield from cast("Iterator[Future]", completed)
-        return
-    while listed:
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        done, _ = wait(listed, left, concurrent.futures.FIRST_COMPLETED)
-        if not done:
-            raise TimeoutError(f"{len(listed)} futures unfinished")
-        yield from (future for future in listed if future in done)
-        listed = [future for future in listed if future not in done]
-
-
-def get_all_results(
-    futures: "Futures | Iterable[Future]", timeout: float | None = None
-) -> list[Any]:
-    """Return the values of futures, in order (PyWren's name).
-
-    Raises:  the first exception; TimeoutError; TypeError: something is no future of lambdamr.
-    """
-    listed = futures if isinstance(futures, Futures) else Futures(_listed(futures))
-    return listed.result(timeout)
-
-
-def _listed(futures: Iterable[Future]) -> list[Future]:
-    """Return what was given to wait for as a list.
-
-    Raises:  TypeError: it holds something else than our futures.
-    """
-    if isinstance(futures, Future) or not isinstance(futures, Iterable):
-        raise TypeError(f"Expected an iterable of lambdamr futures, got {_shown(futures)}.")
-    listed = list(futures)
-    for each in listed:
-        if not isinstance(each, Future):
-            raise TypeError(f"Expected lambdamr futures, got {_shown(each)}.")
-    return listed
-
-
-def _shown(given: object) -> str:
-    """Return what was given in place of futures, and what to do about it."""
-    shown = repr(given)
-    text = f"{shown[:80]}{'…' if len(shown) > 80 else ''} ({type(given).__name__})"
-    if isinstance(given, Future):
-        return f"{text}: put it in a list"
-    if isinstance(given, Futures):
-        return f"{text}: join several as [*first, *second]"
-    if isinstance(given, _BaseFuture):
-        return f"{text}: wait for futures of others with concurrent.futures"
-    return f"{text}: futures are what submit and map return"
-
-
-def _help(futures: Sequence[Future], timeout: float | None, return_when: str) -> None:
-    """Run nested chunks in this task until what is waited for has come."""
-
-    def is_over() -> bool:
-        done = [future for future in futures if future.done()]
-        if return_when == concurrent.futures.FIRST_COMPLETED and done:
-            return True
-        if return_when == concurrent.futures.FIRST_EXCEPTION:
-            return len(done) == len(futures) or any(map(_has_raised, done))
-        return len(done) == len(futures)
-
-    for stage in {id(future._stage): future._stage for future in futures}.values():
-        timeout = stage.help_until(is_over, timeout)
-
-
-def _has_failed(future: _BaseFuture[Any]) -> bool:
-    return future.cancelled() or _BaseFuture.exception(future) is not None
-
-
-def _has_raised(future: Future) -> bool:
-    return not future.cancelled() and _BaseFuture.exception(future) is not None
+def has_failed(future: _BaseFuture[Any]) -> bool:
+    """Whether a future that is done has an exception, or was cancelled."""
+    return future.cancelled() or future.exception() is not None
 
 
 def _exception(future: Future) -> BaseException | None:
-    return CancelledError() if future.cancelled() else _BaseFuture.exception(future)
+    return CancelledError() if future.cancelled() else future.exception()
 
 
 def _value_or_exception(future: Future) -> Any:
     error = _exception(future)
-    return error if error is not None else _BaseFuture.result(future)
+    return error if error is not None else future.result()
 
 
 def _state(future: Future) -> str:
@@ -530,24 +493,4 @@ def _state(future: Future) -> str:
         return "pending"
     if future.cancelled():
         return "cancelled"
-    return "failed" if _BaseFuture.exception(future) is not None else "done"
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A stored object that travels as a reference; tasks see the object itself.
-
-    Made by `executor.put`.
-    """
-
-    key: str
-    size: int
-    """Bytes, as stored."""
-    modules: frozenset[str] = field(default=frozenset(), repr=False)
-    """Names of modules that the object needs: shipped with the functions that get it."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        from lambdamr_runtime.references import load_data
-
-        packed_data(self.modules)
-        return load_data, (self.key,)
+    return "failed" if future.exception() is not None else "done"

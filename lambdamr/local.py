@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ import lambdamr_runtime
 from lambdamr.backend import Listener
 from lambdamr.cleaning import clean_daily
 from lambdamr.ownership import Ownership
+from lambdamr.threads import start_thread
 from lambdamr_runtime.channel import Channel, Verb
 from lambdamr_runtime.keys import new_execution_id
 from lambdamr_runtime.limits import PLANNED_MEMORY_MB
@@ -105,9 +107,11 @@ class LocalBackend:
         return False
 
     def close(self) -> None:
-        self._pool.close()
-        if self._ownership.release():
-            clean_daily(self.store, self._keep_days)
+        try:
+            self._pool.close()
+        finally:
+            if self._ownership.release():
+                clean_daily(self.store, self._keep_days)
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +130,11 @@ class _Worker:
 
 
 class _Pool:
-    """Worker processes, the queue that they serve, and the thread that listens to them."""
+    """Worker processes, the queue that they serve, and the thread that has to do with them.
+
+    Only that thread starts workers and sends to them: Ctrl-C, which comes to the main thread, finds
+    no event half sent.
+    """
 
     def __init__(self, root: str, workers: int, memory_mb: int, owner: str) -> None:
         self._root = root
@@ -140,23 +148,31 @@ class _Pool:
         self._queue: deque[Event] = deque()
         self._workers: list[_Worker] = []
         self._numbers = itertools.count()
-        self._thread: threading.Thread | None = None
         self._selector = selectors.DefaultSelector()
         self._closing = False
         self._start_failures = 0
-        self._wake_in, self._wake_out = -1, -1
-        self._hints_in, self._hints_out = -1, -1
+        self._wake_in, self._wake_out = os.pipe()
+        self._hints_in, self._hints_out = os.pipe()
         self._partial_hint = b""
+        os.set_blocking(self._hints_out, False)
+        _widen(self._hints_out)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._selector.register(self._hints_in, selectors.EVENT_READ)
+        self._listening = threading.Lock()
+        """Held until the thread has ended."""
+        self._listening.acquire()
+        self._thread = start_thread(self._listen, "lambdamr-pool")
 
     def invoke(self, event: Event) -> None:
-        """Queue an event, and start it at once if a worker is free or may be started."""
+        """Queue an event; the thread starts it if a worker is free or may be started."""
         with self._lock:
             if self._closing:
-                raise RuntimeError("The workers of this executor have been stopped.")
-            if self._thread is None:
-                self._start_thread()
+                raise RuntimeError(
+                    "cannot schedule new futures: the workers of this executor have been stopped"
+                )
             self._queue.append(event)
-            self._dispatch()
+            if len(self._queue) == 1:  # else the thread knows, or waits for a worker
+                os.write(self._wake_out, b"x")
 
     def withdraw(self, job: str) -> bool:
         """Drop the queued events of a job; False if one of its events has begun."""
@@ -177,47 +193,49 @@ class _Pool:
         patience costs nothing.
         """
         with self._lock:
-            self._quiet.wait_for(self._is_quiet, SETTLE_S)
-            thread = self._thread
-            if thread is not None and not self._closing:
-                os.write(self._wake_out, b"x")
-            self._closing = True
-            self._queue.clear()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            try:
+                self._quiet.wait_for(self._is_quiet, SETTLE_S)
+            finally:  # Ctrl-C ends the patience, not the stop
+                if not self._closing:
+                    os.write(self._wake_out, b"x")
+                self._closing = True
+                self._queue.clear()
+        if threading.current_thread() is not self._thread:
+            with self._listening:
+                pass
 
     def _is_quiet(self) -> bool:
         return self._closing or not any(worker.event for worker in self._workers)
 
     # --- under the lock ------------------------------------------------------------------------
-    def _start_thread(self) -> None:
-        self._wake_in, self._wake_out = os.pipe()
-        self._hints_in, self._hints_out = os.pipe()
-        os.set_blocking(self._hints_out, False)
-        _widen(self._hints_out)
-        self._selector.register(self._wake_in, selectors.EVENT_READ)
-        self._selector.register(self._hints_in, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._listen, name="lambdamr-pool", daemon=True)
-        self._thread.start()
-
     def _dispatch(self) -> None:
         while self._queue:
             worker = self._free_worker()
             if worker is None:
                 return
-            event = self._queue.popleft()
-            worker.event = event
+            worker.event = event = self._queue[0]
             worker.jobs = {event.job}
             try:
+                self._queue.popleft()
                 worker.channel.send(Verb.RUN, event.encode())
             except OSError:
                 self._lost(worker)
+            except BaseException:  # Ctrl-C: who knows whether the worker has it
+                self._lost(worker)
+                raise
 
     def _free_worker(self) -> _Worker | None:
-        """Return an idle worker or a new one; None where all are busy, or none can be started."""
+        """Return an idle worker or a new one; None where all are busy, or none can be started.
+
+        Only the pool's thread starts workers; others ask it to.
+        """
         idle = next((worker for worker in self._workers if worker.event is None), None)
         if idle is not None or len(self._workers) >= self._limit:
             return idle
+        if threading.current_thread() is not self._thread:
+            # Ctrl-C interrupts the main thread, also between a fork and whoever would hold it.
+            os.write(self._wake_out, b"x")
+            return None
         try:
             return self._start_worker()
         except OSError as error:
@@ -246,7 +264,6 @@ class _Pool:
         worker = _Worker(process, Channel(ours), scratch)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
-        os.write(self._wake_out, b"x")
         return worker
 
     def _command(self, descriptor: int, scratch: str) -> list[str]:
@@ -268,6 +285,7 @@ class _Pool:
             "owner": self._owner,
             "hints": self._hints_out,
             "private": descriptor,
+            "born_s": time.time(),
         }
         return [sys.executable, "-P", "-c", start, json.dumps(settings)]
 
@@ -331,6 +349,7 @@ class _Pool:
                 for key, _ in ready:
                     if key.fd == self._wake_in:
                         os.read(self._wake_in, 4096)
+                        self._dispatch()
                     elif key.fd != self._hints_in and key.data in self._workers:
                         self._hear(key.data)
             if any(key.fd == self._hints_in for key, _ in ready):
@@ -380,6 +399,7 @@ class _Pool:
         for descriptor in (self._wake_in, self._wake_out, self._hints_in, self._hints_out):
             os.close(descriptor)
         self._selector.close()
+        self._listening.release()
 
 
 def _hints(lines: bytes) -> Iterator[tuple[str, int, int]]:

@@ -4,25 +4,17 @@ Passed in, so that a simulation can turn the clock and decide who goes on.
 """
 
 import queue
-import threading
 import time as _time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Protocol
 
+from lambdamr import threads
 
-class Condition(Protocol):
-    """What `threading.Condition` gives."""
 
-    def __enter__(self) -> bool: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None: ...
-    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool: ...
+class Signal(Protocol):
+    """What threads wait for; see lambdamr.threads.Signal."""
+
+    def wait_for(self, is_over: Callable[[], bool], timeout: float | None) -> bool: ...
     def notify_all(self) -> None: ...
 
 
@@ -49,7 +41,7 @@ class Machine(Protocol):
         """Call *run* in a thread of its own, which keeps no program from ending."""
         ...
 
-    def condition(self) -> Condition: ...
+    def signal(self) -> Signal: ...
     def news(self) -> News: ...
 
 
@@ -60,10 +52,10 @@ class ThisMachine:
     monotonic = staticmethod(_time.monotonic)
 
     def start(self, run: Callable[[], None], name: str) -> None:
-        threading.Thread(target=run, name=name, daemon=True).start()
+        threads.start_thread(run, name)
 
-    def condition(self) -> Condition:
-        return threading.Condition()
+    def signal(self) -> Signal:
+        return threads.Signal()
 
     def news(self) -> News:
         return queue.SimpleQueue()

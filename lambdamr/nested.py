@@ -20,7 +20,7 @@ class NestedBackend:
         self.store = context.store
         self.owner = context.owner
         self.workers = context.workers
-        self.width = context.workers * LANES_PER_WORKER
+        self.width = context.width or context.workers * LANES_PER_WORKER
         self.memory_mb = memory_mb
 
     def connect(self, listener: Listener) -> None: ...

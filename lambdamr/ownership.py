@@ -71,7 +71,7 @@ def is_alive(root: str, owner: str) -> bool:
 
     try:
         descriptor = os.open(owner_path(root, owner), os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):  # the last: it has no name
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

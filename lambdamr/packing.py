@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime.errors import ArgumentNotSerializable
@@ -32,11 +32,12 @@ def packed_future(future: "Future") -> tuple[Callable[..., Any], tuple[Any, ...]
     return packer.reference(future) if packer is not None else None
 
 
-def packed_data(modules: frozenset[str]) -> None:
+def packed_data(key: str, modules: frozenset[str]) -> None:
     """Note that stored data travels whose pickle refers to *modules*."""
     packer: Packer | None = getattr(_session, "packer", None)
     if packer is not None:
         packer.modules |= modules
+        packer.referred.add(key)
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class Packer:
     """Names of modules that the pickles refer to."""
     futures: dict[int, "Future"] = field(default_factory=dict)
     """Futures that the job waits for, by id."""
+    referred: set[str] = field(default_factory=set)
+    """Keys that were pickled as references, since somebody emptied it."""
 
     def dumps(self, value: object, what: str) -> bytes:
         """Pickle by value what workers cannot import.
@@ -85,6 +88,7 @@ class Packer:
         run = stage.run
         chunk = run.plan.chunk_of(future.task)
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
+        self.referred.add(key)
         return load_result, (key, future.task - run.plan.tasks_of(chunk).start)
 
     @contextmanager
@@ -122,11 +126,13 @@ _CloudPickler: Any = None
 
 def _make_cloud_pickler() -> Any:
     import cloudpickle
-    from cloudpickle.cloudpickle import Pickler
 
     from lambdamr import shipping
+    from lambdamr_runtime.byvalue import NAMED_TYPES, CodePickler
 
-    class CloudPickler(Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    named = (type, FunctionType, MethodType, BuiltinFunctionType, *NAMED_TYPES)
+
+    class CloudPickler(CodePickler):
         """Notes the modules of what it pickles by reference, and the imports of what by value."""
 
         def __init__(self, stream: io.BytesIO, modules: set[str]) -> None:
@@ -136,7 +142,9 @@ def _make_cloud_pickler() -> Any:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, ModuleType):
                 self._note(obj.__name__)
-            elif isinstance(obj, (type, FunctionType, MethodType)):
+            elif not isinstance(obj, named):
+                self._note(type(obj).__module__)  # it may pickle as the name of a global there
+            else:
                 self._note(getattr(obj, "__module__", None))
                 code = getattr(obj, "__code__", None)
                 if code is not None:
@@ -144,8 +152,8 @@ def _make_cloud_pickler() -> Any:
                     self._modules |= shipping.imports_of(code, package)
             return super().reducer_override(obj)
 
-        def _note(self, name: str | None) -> None:
-            if not name or name in self._modules:
+        def _note(self, name: object) -> None:
+            if not isinstance(name, str) or name in self._modules:
                 return
             self._modules.add(name)
             for fileless in shipping.fileless([name]):

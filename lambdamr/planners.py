@@ -16,8 +16,8 @@ from lambdamr_runtime.limits import KIB, MIB
 MIN_SPLIT_BYTES = 128 * KIB
 """Below this the request outweighs the reading, even where lanes are free."""
 
-MAX_SPLIT_BYTES = 64 * MIB
-"""Above this a repeated task repeats too much."""
+MAX_SPLIT_BYTES = 128 * MIB
+"""Above this a repeated task repeats too much: it is some 5 s of a mapper that looks at lines."""
 
 SPLITS_PER_LANE = 4
 """Splits per lane: enough for fast lanes to take work from slow ones."""
@@ -27,6 +27,13 @@ MEMORY_SHARE = 1 / 4
 
 MAX_TASK_SPLITS = 1000
 """Most splits that one task reads: small objects cost a request each."""
+
+PARTITION_SHARE = 1 / 8
+"""A partition is planned for no more input than this share of a worker's memory: grouped in a
+dictionary, small pairs take four times their bytes, and half of the memory is theirs."""
+
+PARTITIONS_PER_LANE = 16
+"""Most partitions per lane that are planned: what is larger is merged."""
 
 BIGLAMBDA_MEMORY_SHARE = 0.6
 """BigLambda's usable share of a mapper's memory."""
@@ -67,15 +74,31 @@ def split_bytes_for(total_bytes: int, lanes: int, memory_mb: int) -> int:
     """Return bytes per split so that each lane gets SPLITS_PER_LANE of them.
 
     Never below MIN_SPLIT_BYTES; never above MAX_SPLIT_BYTES, nor above MEMORY_SHARE of a worker's
-    memory as long as that is not below the minimum.
+    memory as long as that is not below the minimum. Where these make more splits, every lane gets
+    as many: 5 on 2 lanes take as long as 6.
 
     Raises:  ValueError: lanes < 1.
     """
     if lanes < 1:
         raise ValueError(f"lanes must be >= 1, got {lanes}")
     wanted = -(-total_bytes // (SPLITS_PER_LANE * lanes))
-    most = min(MAX_SPLIT_BYTES, int(memory_mb * MIB * MEMORY_SHARE))
-    return max(MIN_SPLIT_BYTES, min(wanted, most))
+    most = max(MIN_SPLIT_BYTES, min(MAX_SPLIT_BYTES, int(memory_mb * MIB * MEMORY_SHARE)))
+    if wanted <= most:
+        return max(MIN_SPLIT_BYTES, wanted)
+    rounds = -(-total_bytes // (most * lanes))
+    return max(MIN_SPLIT_BYTES, -(-total_bytes // (rounds * lanes)))
+
+
+def partitions_for(input_bytes: int, tasks: int, lanes: int, memory_mb: int) -> int:
+    """Return the partitions of a job for which none is given.
+
+    As many as lanes, but no more than map tasks; more where the input, all of it in pairs, would
+    not fit in the memory of so many reducers.
+
+    Args:     tasks: of the map stage. lanes: >= 1.
+    """
+    fitting = -(-input_bytes // max(1, int(memory_mb * MIB * PARTITION_SHARE)))
+    return max(1, min(lanes, tasks), min(fitting, PARTITIONS_PER_LANE * lanes))
 
 
 def fixed(sizes: Sequence[int], lanes: int, memory_mb: int, *, split_bytes: int) -> Cut:  # noqa: ARG001 - a planner's signature

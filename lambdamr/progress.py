@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lambdamr.futures import Progress
     from lambdamr.tracked import TrackedStage
 
 SHOW_AFTER_S = 0.5
@@ -18,6 +19,13 @@ REFRESH_S = 0.1
 def is_watched() -> bool:
     """Whether a person may see a bar: a terminal, or a notebook."""
     return sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def progress_here() -> "Progress":
+    """Return what shows progress in this process: the jobs themselves in a notebook, else bars."""
+    from lambdamr.notebook import is_kernel, wait_in_notebook
+
+    return wait_in_notebook if is_kernel() else wait_with_bars
 
 
 def wait_with_bars(
@@ -34,9 +42,9 @@ def _wait_for_stage(stage: "TrackedStage", deadline: float | None, stop_on_error
     """Return whether the stage has ended well enough to go on with the next."""
     if stage.wait(_left(deadline, SHOW_AFTER_S), stop_on_error):
         return not (stop_on_error and stage.failed)
-    bar: Any = _tqdm()(
-        total=len(stage.futures), desc=stage.run.stage.name, unit="task", leave=False
-    )
+    from tqdm import tqdm  # 40 ms, and only a long wait needs it
+
+    bar: Any = tqdm(total=len(stage.futures), desc=stage.run.stage.name, unit="task", leave=False)
     try:
         ended = False
         while not ended and _left(deadline, 1.0) > 0:
@@ -45,16 +53,6 @@ def _wait_for_stage(stage: "TrackedStage", deadline: float | None, stop_on_error
     finally:
         bar.close()
     return ended and not (stop_on_error and stage.failed)
-
-
-def _tqdm() -> Any:
-    import warnings
-
-    with warnings.catch_warnings():
-        # A notebook without ipywidgets: the bar is text then, which is no reason to complain.
-        warnings.filterwarnings("ignore", "IProgress not found")
-        from tqdm.auto import tqdm  # 40 ms, and only a long wait needs it
-    return tqdm
 
 
 def _left(deadline: float | None, most_s: float) -> float:

@@ -5,7 +5,7 @@ drafts of stages ── pack ──▶ function objects, packed arguments ──
                                 └ large: functions/, args  PUT       └ PUT, then invoke
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,20 @@ from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.packing import PackedFunction, Packer, pack_function
 from lambdamr_runtime.errors import ArgumentNotSerializable
 from lambdamr_runtime.keys import FUNCTIONS, JobKeys, StageKeys, function_key, new_job_id
-from lambdamr_runtime.limits import INLINE_BYTES
-from lambdamr_runtime.wire import Manifest, Stage, StageKind, pack_args
+from lambdamr_runtime.limits import INLINE_BYTES, WHOLE_ARGS_BYTES
+from lambdamr_runtime.wire import (
+    Manifest,
+    Stage,
+    StageKind,
+    args_index_bytes,
+    args_span,
+    pack_args,
+)
 from lambdamr_runtime.work import Deferred
 
 if TYPE_CHECKING:
     from lambdamr.futures import Future
+    from lambdamr_runtime.lanes import LanePlan
     from lambdamr_runtime.store import Store
     from lambdamr_runtime.work import Work
 
@@ -57,6 +65,18 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a stage weighs: for the model of requests and bytes, nothing hangs on it."""
+
+    function_bytes: int
+    args_bytes: int
+    args_apart: int
+    """Chunks whose arguments lie behind what a worker fetches of them at first."""
+    references: int
+    """Objects that arguments refer to, each counted once for every lane that fetches it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A job that is packed but neither stored nor launched."""
 
@@ -71,6 +91,10 @@ class Submission:
     """Names of modules that the pickles refer to."""
     exclude: tuple[str, ...] = ()
     """Modules that the user says are not needed where the job runs."""
+    footprints: tuple[Footprint, ...] = ()
+    """By stage."""
+    drafts: tuple[StageDraft, ...] = ()
+    """What was packed."""
 
     def store(self, store: "Store", known: set[str]) -> None:
         """Write what workers will read, the manifest last.
@@ -97,15 +121,27 @@ class Submission:
             backend.invoke(event)
 
 
-def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) -> Submission:
+def prepare(
+    drafts: Sequence[StageDraft],
+    packing: Packing,
+    backend: Backend,
+    timeout_s: float | None = None,
+) -> Submission:
     """Pack a job.
+
+    Args:    timeout_s: time limit of the whole job.
 
     Raises:  ArgumentNotSerializable: naming the function or the argument that cannot be pickled.
     """
     job = new_job_id(time())
     packer = Packer(packing.serializer, backend.store.root)
-    works = [packer.dumps(draft.work, _name_of(draft.work)) for draft in drafts]
-    args = [_packed_args(packer, draft) for draft in drafts]
+    works: list[bytes] = []
+    closures: list[frozenset[str]] = []
+    for draft in drafts:
+        packer.referred.clear()
+        works.append(packer.dumps(draft.work, _name_of(draft.work)))
+        closures.append(frozenset(packer.referred))
+    args, references = zip(*(_packed_args(packer, draft) for draft in drafts), strict=True)
     functions = [
         pack_function(packer, work, packing.include_modules, packing.exclude_modules)
         for work in works
@@ -120,12 +156,39 @@ def prepare(drafts: Sequence[StageDraft], packing: Packing, backend: Backend) ->
             if packed:
                 objects.append((StageKeys(job, draft.name).args, packed))
         stages.append(_stage(draft, function, packed, inline, packing.serializer, backend.width))
-    manifest = Manifest(job, tuple(stages), time(), backend.owner)
+    manifest = Manifest(job, tuple(stages), time(), backend.owner, timeout_s=timeout_s)
     awaited = tuple(packer.futures.values())
     modules = frozenset(packer.modules)
-    return Submission(
-        manifest, manifest.encode(), tuple(objects), awaited, modules, packing.exclude_modules
+    footprints = tuple(
+        Footprint(
+            len(function.data),
+            len(packed),
+            0 if inline else _apart(packed, stage.plan.chunks),
+            sum(len(keys | closure) for keys in _by_lane(referred, stage.plan)),
+        )
+        for function, packed, closure, referred, stage in zip(
+            functions, args, closures, references, stages, strict=True
+        )
     )
+    return Submission(
+        manifest, manifest.encode(), tuple(objects), awaited, modules, packing.exclude_modules,
+        footprints, tuple(drafts),
+    )  # fmt: skip
+
+
+def _apart(packed: bytes, chunks: int) -> int:
+    """Return how many chunks have arguments that a worker's first fetch does not hold."""
+    fetched = max(WHOLE_ARGS_BYTES, args_index_bytes(chunks))
+    if len(packed) <= fetched:
+        return 0
+    return sum(sum(args_span(packed, chunk, chunks)) > fetched for chunk in range(chunks))
+
+
+def _by_lane(referred: Sequence[frozenset[str]], plan: "LanePlan") -> Iterator[frozenset[str]]:
+    """Yield what each lane refers to; *referred* is by chunk, empty where nothing is."""
+    for lane in range(plan.lanes):
+        chunks = plan.chunks_of(lane) if referred else ()
+        yield frozenset().union(*(referred[chunk] for chunk in chunks))
 
 
 def _stage(
@@ -165,13 +228,23 @@ def _name_of(work: "Work") -> str:
     return f"the function {', '.join(names)}"
 
 
-def _packed_args(packer: Packer, draft: StageDraft) -> bytes:
-    """Return the arguments of all tasks, one pickle per chunk: tasks of a chunk share objects."""
+def _packed_args(packer: Packer, draft: StageDraft) -> tuple[bytes, list[frozenset[str]]]:
+    """Return the arguments of all tasks, one pickle per chunk (tasks of a chunk share objects), and
+    the keys that each chunk refers to: an empty list where none does.
+    """
     if draft.args is None:
-        return b""
+        return b"", []
     size = draft.chunksize
-    starts = range(0, len(draft.args), size)
-    return pack_args([_dump_args(packer, draft.args[i : i + size], i) for i in starts])
+    pickles: list[bytes] = []
+    referred: list[frozenset[str]] = []
+    for first in range(0, len(draft.args), size):
+        packer.referred.clear()
+        pickles.append(_dump_args(packer, draft.args[first : first + size], first))
+        referred.append(frozenset(packer.referred) if packer.referred else _NOTHING)
+    return pack_args(pickles), referred if any(referred) else []
+
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 def _dump_args(packer: Packer, args: Sequence[Any], first: int) -> bytes:

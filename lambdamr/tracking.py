@@ -1,7 +1,7 @@
 """Following jobs: one poller per executor turns outcomes in the store into resolved futures.
 
     hint (local pool) ─┐
-    pause is over ─────┼─▶ Poller thread ─ LIST incomplete groups ─ GET new outcomes ─▶ futures
+    pause is over ─────┼─▶ Poller thread ─ LIST what is incomplete ─ GET new outcomes ─▶ futures
     a job is added ────┘                 └ GET report.json where nothing came: the job has ended
 
 The thread lives only while something is outstanding. Hints save the pauses; without them the pause
@@ -13,19 +13,26 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lambdamr.backend import Backend
 from lambdamr.futures import HELP_PAUSE_S, Future
 from lambdamr.machine import Machine, News, ThisMachine
+from lambdamr.polling import next_pause, prefixes_to_list
 from lambdamr.tracked import Launch, TrackedJob, TrackedStage
-from lambdamr_runtime.errors import CorruptObject, InvocationFailed, JobFailed, StoreError
+from lambdamr_runtime.errors import (
+    CorruptObject,
+    InvocationFailed,
+    JobFailed,
+    JobTimeout,
+    StoreError,
+)
 from lambdamr_runtime.keys import last_number, new_execution_id
 from lambdamr_runtime.limits import (
     POLL_FIRST_S,
     POLL_FLOOR_S,
     POLL_MAX_S,
-    POLL_SHARE,
     STORE_PATIENCE_S,
 )
 from lambdamr_runtime.wire import Frame, FrameKind, Outcome, StageKind
@@ -50,6 +57,8 @@ class Poller:
         self.machine: Machine = machine or ThisMachine()
         self._store = backend.store
         self._jobs: dict[str, TrackedJob] = {}
+        self._limited: dict[str, TrackedJob] = {}
+        """Those with a time limit of their own."""
         self._news: News = self.machine.news()
         """Hints (job, stage, chunk), failed jobs and wake-ups."""
         self._failures: dict[str, str] = {}
@@ -58,7 +67,9 @@ class Poller:
         self._is_running = False
         """Whether the thread runs."""
         self._at_idle: list[Callable[[], None]] = []
-        self.idle = threading.Condition(self._lock)
+        self._at_end: dict[str, list[Callable[[], object]]] = {}
+        """What to call once a job is over."""
+        self.idle = self.machine.signal()
         """Notified when nothing is outstanding any more."""
 
     # --- called by anybody ---------------------------------------------------------------------
@@ -67,6 +78,9 @@ class Poller:
         with self._lock:
             self._jobs[job.manifest.job] = job
             is_news = not self._backend.hints
+            if job.manifest.timeout_s is not None:
+                self._limited[job.manifest.job] = job
+                is_news = True
             if not self._is_running:
                 self._is_running = True
                 self.machine.start(self._run, "lambdamr-poller")
@@ -96,8 +110,7 @@ class Poller:
             self.help()
 
     def _wait_idle(self, patience: float | None) -> bool:
-        with self.idle:
-            return self.idle.wait_for(lambda: not self._is_running, patience)
+        return self.idle.wait_for(lambda: not self._is_running, patience)
 
     def help(self, job: str = "") -> None:
         """Inside a task: run a queued event in this thread, of *job* first, else of any other.
@@ -115,6 +128,14 @@ class Poller:
         with self._lock:
             if self._is_running:
                 self._at_idle.append(act)
+                return
+        act()
+
+    def when_over(self, job: TrackedJob, act: Callable[[], object]) -> None:
+        """Call *act* once a job is over: now, or from the poller's thread."""
+        with self._lock:
+            if job.manifest.job in self._jobs:
+                self._at_end.setdefault(job.manifest.job, []).append(act)
                 return
         act()
 
@@ -161,7 +182,7 @@ class Poller:
         """
         job = stage.job
         is_mine = future.mark_cancelled()
-        with job.changed:
+        with job.lock:
             stage.failed += is_mine
             if chunk in stage.missing:  # else the poller has read its outcome, and counts
                 stage.missing.discard(chunk)
@@ -211,7 +232,7 @@ class Poller:
         pause = self._first_pause()
         self._look_at_all()
         while not self._retire():
-            hints, asked = self._wait_for_news(pause)
+            hints, asked = self._wait_for_news(min(pause, self._left_s()))
             if hints:
                 self._read_hinted(hints)
             if asked:
@@ -219,9 +240,9 @@ class Poller:
             if asked or not hints:
                 began = self.machine.monotonic()
                 self._look_at_all()
-                grown = min(pause * 1.5, self._longest_pause())
+                pause = next_pause(pause, self._elapsed_s())
                 slow = (self.machine.monotonic() - began) / LOOK_SHARE
-                pause = min(POLL_MAX_S, max(grown, slow))
+                pause = min(POLL_MAX_S, max(pause, slow))
 
     def _wait_for_news(self, pause: float) -> tuple[list[tuple[str, int, int]], bool]:
         """Return the hints that came, and whether a look at the store was asked for."""
@@ -246,26 +267,42 @@ class Poller:
         )
         return POLL_FLOOR_S if hinted else POLL_FIRST_S
 
-    def _longest_pause(self) -> float:
+    def _elapsed_s(self) -> float:
         with self._lock:
             since = [job.followed_since for job in self._jobs.values()]
         now = self.machine.monotonic()
-        elapsed = now - min(since, default=now)
-        return max(POLL_FLOOR_S, elapsed * POLL_SHARE)
+        return now - min(since, default=now)
+
+    def _left_s(self) -> float:
+        """Return when the next job is over its time limit, seconds from now; else infinity."""
+        if not self._limited:
+            return float("inf")
+        with self._lock:
+            left = [job.left_s() for job in self._limited.values()]
+        return min((each for each in left if each > 0), default=float("inf"))
 
     def _retire(self) -> bool:
         """Forget the jobs that are over; whether none is left and the thread may end."""
+        ended: list[Callable[[], object]] = []
+        acts: list[Callable[[], None]] = []
         with self._lock:
             for name in [name for name, job in self._jobs.items() if job.is_over]:
                 del self._jobs[name]
-            if self._jobs:
-                return False
-            self._is_running = False
-            acts, self._at_idle = self._at_idle, []
-            self.idle.notify_all()
+                self._limited.pop(name, None)
+                ended += self._at_end.pop(name, ())
+            is_idle = not self._jobs
+            if is_idle:
+                self._is_running = False
+                acts, self._at_idle = self._at_idle, []
+                self.idle.notify_all()
+        for tell in ended:
+            try:
+                tell()
+            except Exception:  # of a display or a loop that is gone: other jobs are followed here
+                logger.exception("Could not tell of the end of a job")
         for act in acts:
             act()
-        return True
+        return is_idle
 
     def _read_hinted(self, hints: list[tuple[str, int, int]]) -> None:
         touched: dict[str, TrackedJob] = {}
@@ -279,15 +316,18 @@ class Poller:
             elif chunk in job.stages[index].missing:
                 self._guarded(job, self._read, job.stages[index], chunk)
         for job in touched.values():
-            with job.changed:
-                job.changed.notify_all()
+            job.changed.notify_all()
 
     def _look_at_all(self) -> None:
+        from lambdamr_runtime.barrier import overdue
+
         for job in self.outstanding():
+            if job.launch is Launch.WAITING and job.left_s() <= 0 and job.refuse_launch():
+                end = overdue(job.manifest, self.machine.time())
+                job.give_up(partial(_ending, report=end), end)
             if job.launch is Launch.LAUNCHED and not job.is_over:
                 self._guarded(job, self._look_at, job)
-                with job.changed:
-                    job.changed.notify_all()
+                job.changed.notify_all()
 
     def _guarded(self, job: TrackedJob, look: Callable[..., object], *args: object) -> None:
         """Survive a store that cannot be reached for a while; give the job up where it stays so,
@@ -322,7 +362,11 @@ class Poller:
         job.give_up(lambda *_: StoreError(text), self._failed(text))
 
     def _look_at(self, job: TrackedJob) -> None:
-        news = sum(self._read_new(stage) for stage in job.stages if stage.missing)
+        news = 0
+        for stage in job.stages:
+            news += self._read_new(stage) if stage.missing else 0
+            if stage.missing:
+                break  # before it is complete nothing of the next one is launched
         if self._has_failed(job) or job.is_over or (news and any(job.pending)):
             return
         self._look_for_end(job)
@@ -346,9 +390,9 @@ class Poller:
                 return 0
             return 1
         found: list[int] = []
-        for group in {plan.group_of(chunk) for chunk in stage.missing}:
-            listed = self._store.list(stage.run.keys.outcomes(group))
-            found += [last_number(entry.key) for entry in listed]
+        paged = not self._backend.hints  # a directory has no pages
+        for prefix in prefixes_to_list(stage.run.keys, plan, stage.missing, paged=paged):
+            found += [last_number(entry.key) for entry in self._store.list(prefix)]
         new = sorted(stage.missing.intersection(found))
         for chunk in new:
             self._read(stage, chunk)
@@ -361,13 +405,13 @@ class Poller:
         outcome, frames = read_outcome(self._store, key)
         if outcome.count != len(stage.run.plan.tasks_of(chunk)):
             raise CorruptObject(f"{key} holds {outcome.count} results, its chunk has others")
-        with stage.job.changed:
+        with stage.job.lock:
             if chunk not in stage.missing:
                 return
             stage.missing.discard(chunk)
         job, index = stage.job, stage.run.index
         count, failed = stage.settle(outcome, frames, key)  # unlocked: callbacks may do all
-        with job.changed:  # the job may have been given up in between
+        with job.lock:  # the job may have been given up in between
             stage.failed += failed
             job.pending[index] = max(0, job.pending[index] - count)
             if failed or not job.pending[index]:
@@ -375,9 +419,12 @@ class Poller:
 
     def _look_for_end(self, job: TrackedJob) -> None:
         """Resolve what is left of a job that has ended."""
-        from lambdamr_runtime.barrier import read_end
+        from lambdamr_runtime.barrier import end_job, overdue, read_end
 
         report = read_end(self._store, job.keys)
+        if report is None and job.left_s() <= 0:  # no worker has come to see that
+            end_job(self._store, job.keys, overdue(job.manifest, self.machine.time()))
+            report = read_end(self._store, job.keys)
         if report is None:
             self._check_presence(job)
             if job.take_over is not None:
@@ -386,7 +433,7 @@ class Poller:
         for stage in job.stages:
             if stage.missing:
                 self._read_new(stage)
-        job.give_up(lambda stage, task: _ending(stage, task, report), report)
+        job.give_up(partial(_ending, report=report), report)
 
     def _check_presence(self, job: TrackedJob) -> None:
         """Give a job up whose objects were deleted: nobody will ever commit the rest of it."""
@@ -405,8 +452,12 @@ class Poller:
 
 def _ending(stage: TrackedStage, task: int, report: "Report") -> BaseException:
     """Return the error of a task that was not run; one that folds has that of what it folds."""
+    from lambdamr_runtime.barrier import EndKind
+
     if report.status == "cancelled":
         return CancelledError()
+    if report.kind is EndKind.TIMEOUT:
+        return JobTimeout(f"Job {stage.job_id} ended before this task had. {report.reason}")
     if report.status == "done":
         plan = stage.run.plan
         chunk = plan.chunk_of(task)

@@ -189,6 +189,12 @@ def _remote_objects(uri: str, open_root: OpenStore) -> list[InputObject]:
         found = _stored_objects(open_root(root), path)
     except FileNotFoundError:
         found = []
+    except StoreError as error:
+        if _NO_BUCKET not in str(error):
+            raise
+        raise InputNotFound(
+            f"There is no bucket {bucket!r}, which {uri} names. Check its name."
+        ) from error
     except ValueError as error:
         raise InvalidInput(
             f"{uri!r} is a name that the object store layer cannot hold: {error}. "
@@ -200,6 +206,10 @@ def _remote_objects(uri: str, open_root: OpenStore) -> list[InputObject]:
             "a prefix ends in '/', and * does not go beyond one."
         )
     return [_object(root, each) for each in sorted(found, key=lambda each: each.key)]
+
+
+_NO_BUCKET = "<Code>NoSuchBucket</Code>"
+"""What S3 answers to a list. A lookup of one object is not told whether there is a bucket."""
 
 
 def _stored_objects(store: Store, path: str) -> list[StoredObject]:

@@ -28,8 +28,8 @@ from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.keys import JobKeys, last_number
 from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
-from lambdamr_runtime.mapreduce import read_part
 from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.parts import read_part
 from lambdamr_runtime.references import read_outcome, value_of
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.sweep import sweep
@@ -38,7 +38,10 @@ from lambdamr_runtime.worker import Host, Worker
 from tests.faulty_stores import InterceptedStore, Request, T
 
 START_S = 1_790_000_000.0
-OWN_MODULES = ("tests", "cluster", "test_protocol", "test_output", "test_supervisor")
+OWN_MODULES = (
+    "tests", "cluster", "test_damage", "test_joining", "test_output", "test_protocol",
+    "test_supervisor",
+)  # fmt: skip
 """Modules of the tests: imported here, so never shipped."""
 
 
@@ -389,6 +392,10 @@ class Cluster:
             self.invoke(event)
         return manifest
 
+    def know(self, manifest: Manifest) -> None:
+        """Take a job that somebody else has packed and stored."""
+        self._manifests[manifest.job] = manifest
+
     def sweep(self, manifest: Manifest) -> int:
         return sweep(self.store, manifest, self.invoke, self.clock.time())
 
@@ -496,6 +503,10 @@ class Cluster:
             if answer:
                 assert request.key not in self._outcomes, f"{request.key} was won twice"
                 self._outcomes[request.key] = self.store.get(request.key)
+
+    def forget(self, key: str) -> None:
+        """Somebody has deleted an outcome: it may be won once more."""
+        self._outcomes.pop(key, None)
 
     def check_outcomes(self) -> None:
         """Outcomes are what they were when they were won."""

@@ -8,6 +8,7 @@ import pytest
 
 import lambdamr
 from tests.emulator import ministack  # noqa: F401 - a fixture
+from tests.gates import Gate
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +34,11 @@ def executor() -> Iterator[lambdamr.Executor]:
 def root(tmp_path: Path) -> str:
     """A directory for the jobs of one test."""
     return str(tmp_path / "root")
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """One gate; tasks that are still held go when the test ends."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.close()

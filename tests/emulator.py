@@ -6,6 +6,7 @@ there, so that a function which runs proves that the zip and the layer are compl
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -45,6 +46,17 @@ ROOT = Credentials("test", "test")
 """The account's root user: may do everything."""
 
 
+MISNAMED: tuple[dict[str, Any], ...] = (
+    # CreateFunction has its name in the body; the emulator asks for the permission on "*".
+    {"Effect": "Allow", "Action": "lambda:CreateFunction", "Resource": "*"},
+    # It calls each look at layers ListLayers.
+    {"Effect": "Allow", "Action": "lambda:ListLayers", "Resource": "*"},
+    # It takes a look at a function's reserved concurrency for a change of it.
+    {"Effect": "Allow", "Action": "lambda:PutFunctionConcurrency", "Resource": "*"},
+)
+"""What the emulator asks for and AWS does not: added to the policies of a user."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ministack:
     """A running emulator."""
@@ -71,20 +83,20 @@ class Ministack:
 
     def session(self, credentials: Credentials = ROOT, region: str = REGION) -> Any:
         """Return a boto3 session of a principal; its clients need `endpoint_url=`."""
-        import boto3
-
-        return boto3.Session(credentials.access_key, credentials.secret_key, region_name=region)
+        return _session(credentials, region)
 
     def client(self, service: str, credentials: Credentials = ROOT, region: str = REGION) -> Any:
         """Return a boto3 client of a principal."""
-        return self.session(credentials, region).client(service, endpoint_url=self.endpoint)
+        return _client(service, credentials, region, self.endpoint)
 
     def user(self, name: str, policy: Mapping[str, Any]) -> Credentials:
-        """Make a user with exactly one policy; a user of that name is made anew."""
+        """Make a user with exactly one policy and MISNAMED; one of that name is made anew."""
+        statements = [*policy["Statement"], *MISNAMED]
+        document = json.dumps({**policy, "Statement": statements})
         iam = self.client("iam")
         self.remove_user(name)
         iam.create_user(UserName=name)
-        iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=json.dumps(policy))
+        iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=document)
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
 
@@ -102,6 +114,31 @@ class Ministack:
         """Remove everything in it."""
         request = urllib.request.Request(f"{self.endpoint}/_ministack/reset", method="POST")
         urllib.request.urlopen(request, timeout=START_S).close()
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return what reads botocore's descriptions of services, each once: 0.1 s a time otherwise."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader(None)
+
+
+@functools.cache
+def _session(credentials: Credentials, region: str) -> Any:
+    import boto3
+    import botocore.session
+
+    core = botocore.session.Session()
+    core.register_component("data_loader", _loader())
+    return boto3.Session(
+        credentials.access_key, credentials.secret_key, region_name=region, botocore_session=core
+    )
+
+
+@functools.cache
+def _client(service: str, credentials: Credentials, region: str, endpoint: str) -> Any:
+    return _session(credentials, region).client(service, endpoint_url=endpoint)
 
 
 @contextlib.contextmanager

@@ -129,13 +129,6 @@ def kill_worker(folder: str, item: int, bad: int, times: int) -> int:
     return item
 
 
-def square_and_tell(folder: str, item: int) -> int:
-    """Return the square, and leave the ids of worker and child where a test finds them."""
-    Path(folder, f"{os.getppid()}.{os.getpid()}").touch()
-    time.sleep(0.0005)
-    return item * item
-
-
 @dataclass
 class CrashesWhenLoaded:
     """Ends every process that unpickles it, so many times."""

@@ -77,7 +77,7 @@ class Environment:
         self.function = function
         self._inbox: queue.SimpleQueue[Invocation | None] = queue.SimpleQueue()
         self._running: Invocation | None = None
-        self._server = _serve(self._get, self._post)
+        self._server = serve(self._get, self._post)
         variables = {
             "PATH": os.environ["PATH"],
             "HOME": str(log.parent),
@@ -130,7 +130,11 @@ class Environment:
     def _end(self) -> str:
         code = self.process.returncode
         names = {signal.SIGKILL: "killed", signal.SIGTERM: "terminated"}
-        how = f"exit status {code}" if code >= 0 else f"signal: {names.get(-code, -code)}"
+        how = (
+            f"exit status {code}"
+            if code >= 0
+            else f"signal: {names.get(signal.Signals(-code), str(-code))}"
+        )
         return f"Runtime exited with error: {how}"
 
     def _memory_mb(self) -> float:
@@ -179,6 +183,8 @@ class LambdaHost:
         self.counts: Counter[str] = Counter()
         """Invocations that ran and requests that came, by what they were."""
         self.records: list[dict[str, Any]] = []
+        self.started = 0.0
+        """When the youngest environment was started, seconds since the epoch."""
         self.throttles = 0
         """So many of the next Invoke requests are answered 429."""
         self.lost = 0
@@ -189,7 +195,7 @@ class LambdaHost:
         self._all: list[Environment] = []
         self._running = 0
         self._closing = False
-        self._server = _serve(self._get, self._post)
+        self._server = serve(self._get, self._post)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._dispatch, daemon=True)
 
@@ -211,6 +217,12 @@ class LambdaHost:
         """Put functions in place; warm environments of earlier ones are not used any more."""
         with self._lock:
             self.functions.update({function.name: function for function in functions})
+
+    def retire(self) -> None:
+        """Let no warm environment be used any more; waits for those that run."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._running)
+            self._idle.clear()
 
     def queued(self) -> int:
         """Return how many events wait for a place."""
@@ -275,6 +287,7 @@ class LambdaHost:
                     self._idle.remove(environment)
                     return environment
             number = len(self._all)
+            self.started = time.time()
             environment = Environment(function, self.folder / f"{function.name}-{number}.log")
             self._all.append(environment)
             return environment
@@ -343,7 +356,19 @@ def _children(process: int) -> Iterator[int]:
                 yield from _children(int(child))
 
 
-def _serve(get: Any, post: Any) -> ThreadingHTTPServer:
+class _Server(ThreadingHTTPServer):
+    """Does not mind that who asked is gone: environments are killed."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def serve(get: Any, post: Any) -> ThreadingHTTPServer:
     """Serve in a thread; *get* returns (status, body, headers), *post* (status, body)."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -370,9 +395,7 @@ def _serve(get: Any, post: Any) -> ThreadingHTTPServer:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    server = _Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 
@@ -393,6 +416,7 @@ def prepared_environment() -> tuple[Path, Path]:
                 [*pip, "--target", layer, "--requirement", LAYER_REQUIREMENTS], check=True
             )
             stamp.write_text(wanted)
+        os.utime(stamp)  # newer than the files that make compares it with
     return ENVIRONMENT, layer
 
 

@@ -29,6 +29,17 @@ class Fault(enum.Enum):
     RESET = "reset before"
     LOST = "reset after"
     SLOW = "slow"
+    FORBIDDEN = "403"
+
+
+BAD_DAY = (Fault.UNAVAILABLE, Fault.CONFLICT, Fault.RESET, Fault.LOST, Fault.SLOW)
+"""What passes if it is repeated."""
+
+_CODES = {
+    Fault.UNAVAILABLE: "SlowDown",
+    Fault.CONFLICT: "ConditionalRequestConflict",
+    Fault.FORBIDDEN: "AccessDenied",
+}
 
 
 class S3Proxy:
@@ -85,9 +96,9 @@ class S3Proxy:
         path = request.path.partition("?")[0]
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         fault = self._draw(request, path)
-        if fault in (Fault.UNAVAILABLE, Fault.CONFLICT):
-            code = "SlowDown" if fault is Fault.UNAVAILABLE else "ConditionalRequestConflict"
-            self._answer(request, int(fault.value), f"<Error><Code>{code}</Code></Error>".encode())
+        if fault in _CODES:
+            body = f"<Error><Code>{_CODES[fault]}</Code></Error>".encode()
+            self._answer(request, int(fault.value), body)
             return
         if fault is Fault.RESET:
             self._reset(request)
@@ -106,7 +117,7 @@ class S3Proxy:
             if self.choose is not None:
                 fault = self.choose(request.command, path)
             elif self._dice.random() < self._share:
-                fault = self._dice.choice(list(Fault))
+                fault = self._dice.choice(BAD_DAY)
             else:
                 fault = None
             if fault is Fault.CONFLICT and "If-None-Match" not in request.headers:

@@ -5,18 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lambdamr_runtime.keys import StageKeys, new_execution_id
-from lambdamr_runtime.mapreduce import (
-    Map,
-    Mapped,
-    Reduce,
-    Reduced,
-    Tuning,
-    group_columns,
-    read_part,
-)
+from lambdamr_runtime.mapreduce import Map, Mapped, Reduce, Reduced, group_columns
+from lambdamr_runtime.parts import read_part
 from lambdamr_runtime.reducers import Reducer, collect
 from lambdamr_runtime.runs import Keying
 from lambdamr_runtime.serialize import value_dumps
+from lambdamr_runtime.shuffling import Tuning
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Manifest, Stage, StageKind
 from lambdamr_runtime.work import TaskEnv
@@ -38,6 +32,7 @@ class Shuffled:
     merge_width: int | None = None
     keying: Keying = field(default_factory=Keying)
     combine: Reducer | None = None
+    compress: bool = False
 
     def __post_init__(self) -> None:
         self.store: Store = open_store("memory://")
@@ -85,7 +80,7 @@ class Shuffled:
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning(merge_width=self.merge_width)
+        return Tuning(merge_width=self.merge_width, compress=self.compress)
 
     @property
     def stages(self) -> tuple[Stage, Stage]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 PROGRAM = re.compile(r"```python\n(.*?)```\n(?:\n```\n(.*?)```\n)?", re.DOTALL)
 """A program, and the output below it, if there is one."""
@@ -28,9 +28,9 @@ def programs() -> list[tuple[str, str, str]]:
 
 
 def without_varying(text: str) -> list[str]:
-    """Return the lines, without the seconds of phases: which of them are worth a word varies."""
+    """Return the lines, without times and memory: which of them are worth a word varies."""
     lines = [" ".join(VARYING.sub("…", line).split()) for line in text.strip().splitlines()]
-    return [line for line in lines if not line.startswith("seconds:")]
+    return [line for line in lines if not line.startswith(("seconds:", "waits:", "memory:"))]
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,18 @@ def test_the_word_count_example_prints_counts_and_report(tmp_path: Path) -> None
 def test_no_figure_is_left_to_be_filled_in(path: Path) -> None:
     """A document holds figures, not the names of figures to come."""
     assert not re.findall(r"@[A-Z_]{3,}", path.read_text())
+
+
+NAMED_TEST = re.compile(r"`(tests/[a-z_/]+\.py)::(test_\w+)`")
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    """Every promise of docs/reliability.md names tests that are there."""
+    named = NAMED_TEST.findall((ROOT / "docs" / "reliability.md").read_text())
+    assert len(named) > 50
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not re.search(rf"\bdef {name}\(", (ROOT / path).read_text())
+    ]
+    assert missing == []

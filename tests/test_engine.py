@@ -8,6 +8,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,13 +57,13 @@ def shown(key: Any) -> str:
     return repr(sorted(key)) if isinstance(key, frozenset) else repr(key)
 
 
-@given(some_tasks(), st.integers(1, 4), memories, widths)
+@given(some_tasks(), st.integers(1, 4), memories, widths, st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_grouping_is_that_of_a_dictionary(
-    tasks: list[list[Any]], partitions: int, memory_mb: int, width: int | None
+    tasks: list[list[Any]], partitions: int, memory_mb: int, width: int | None, compress: bool
 ) -> None:
     """Keys, values and their order are a dictionary's, be all in memory or every pair spilled."""
-    job = Shuffled(lambda _, values: list(values), partitions, memory_mb, width)
+    job = Shuffled(lambda _, values: list(values), partitions, memory_mb, width, compress=compress)
     found = job.run(tasks)
     expected = plain(tasks)
     assert dict(found) == expected
@@ -280,6 +282,24 @@ def test_keys_that_cannot_be_keys_are_named() -> None:
         Shuffled(reducers.sum).run([[("a", "text")]])
 
 
+@pytest.mark.parametrize("key", [pandas.NA, pandas.NaT, np.datetime64("NaT")])
+@pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])
+def test_keys_that_cannot_tell_whether_they_equal_themselves_are_named(
+    key: Any, memory_mb: int
+) -> None:
+    """What is missing in a table is refused by its type, beside NaN too; a sort key may stand for
+    it.
+    """
+    tasks = [[(1, 1), (key, 1), (math.nan, 1), (key, 2), (math.nan, 2)]]
+    with pytest.raises(UnstableKey, match="cannot be a key"):
+        Shuffled(reducers.sum, 2, memory_mb).run(tasks)
+    keying = Keying(sort_key=lambda key: "missing" if key is pandas.NA else str(key))
+    found = Shuffled(reducers.sum, 1, memory_mb, keying=keying).run(
+        [[(1, 1), (pandas.NA, 1), (math.nan, 1), (pandas.NA, 2), (math.nan, 2)]]
+    )
+    assert [(str(key), value) for key, value in found] == [("1", 1), ("<NA>", 3), ("nan", 3)]
+
+
 def test_a_mapper_that_raises_stop_iteration_loses_nothing() -> None:
     """It fails the task: taken for the end of the records it would drop the rest of them."""
     with pytest.raises(RuntimeError, match="raised StopIteration"):
@@ -414,10 +434,26 @@ def test_large_values_make_small_blocks() -> None:
 
 
 @pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])
-def test_a_damaged_shuffle_object_is_noticed(memory_mb: int) -> None:
+def test_compressed_pairs_are_the_same_in_fewer_bytes(memory_mb: int) -> None:
+    """Compression changes the size of shuffle objects, and no result; a merge of blocks that
+    shrink to nothing still plans with what they hold.
+    """
+    tasks = [[(f"key-{n % 50}", "x" * 2_000) for n in range(200)] for _ in range(3)]
+    found, sizes = [], []
+    for compress in (False, True):
+        job = Shuffled(reducers.collect, 2, memory_mb, compress=compress)
+        found.append(job.run(tasks))
+        sizes.append(sum(piece.length for made in job.mapped for piece in made.slices))
+    assert found[0] == found[1]
+    assert sizes[1] < sizes[0] / 10
+
+
+@pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_damaged_shuffle_object_is_noticed(memory_mb: int, compress: bool) -> None:
     """Whichever byte a merge or a grouping reads, it is never believed when damaged."""
     tasks = [[(n, "value") for n in range(9)], [(n, "other") for n in range(9)]]
-    job = Shuffled(lambda _, values: list(values), 1, memory_mb)
+    job = Shuffled(lambda _, values: list(values), 1, memory_mb, compress=compress)
     job.map(tasks)
     key = job.shuffle_key(1)
     data = job.store.get(key)

@@ -11,7 +11,7 @@ import pytest
 import lambdamr
 from lambdamr import reducers
 from lambdamr_runtime.errors import StoreError
-from lambdamr_runtime.mapreduce import part_blocks, put_parts, read_part
+from lambdamr_runtime.parts import part_blocks, put_parts, read_part
 from lambdamr_runtime.store import PART_BYTES, open_store
 
 SMALL_MB = 128
@@ -118,6 +118,7 @@ def test_options_reach_the_tasks(executor: lambdamr.Executor) -> None:
         reducers=3,
         spill_share=0.9,
         merge_width=2,
+        compress=True,
     )
     assert list(job.items()) == [("a", 20), ("bb", 20), ("ccc", 10)]
     assert job.report().stages["map"].pairs_written < len(words)
@@ -130,7 +131,7 @@ def test_options_reach_the_tasks(executor: lambdamr.Executor) -> None:
         ({"spill_share": 1.5}, "spill_share must be above 0 and at most 1, got 1.5"),
         ({"merge_width": 1}, "merge_width must be >= 2, got 1"),
         ({"combiner": reducers.mean}, "mean cannot be a combiner"),
-        ({"reducers": 0}, "reducers must be positive, got 0"),
+        ({"reducers": 0}, "reducers must be >= 1, got 0"),
     ],
 )
 def test_wrong_options_are_refused(

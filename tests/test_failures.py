@@ -2,15 +2,10 @@
 in an error that says what happened.
 """
 
-import contextlib
-import os
 import pickle
-import random
-import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
@@ -345,69 +340,6 @@ def test_worker_always_killed_by_its_task(pool: lambdamr.Executor, folder: str) 
     assert type(errors[0]) is lambdamr.TaskLost
     assert "worker" in str(errors[0])
     assert [future.result() for future in futures[1:]] == [1, 2, 3]
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_workers_killed_from_outside(root: str, folder: str, seed: int) -> None:
-    """Workers and their children killed at random during a map of 3,000 tasks: exact results."""
-    chance = random.Random(seed)
-    with lambdamr.Executor(workers=2, concurrency=2, root=root) as executor:
-        futures = executor.map(partial(faults.square_and_tell, folder), range(3000), chunksize=5)
-        killed = _kill_now_and_then(futures.done, [futures], 150, folder, chance)
-        assert futures.result(LIMIT_S) == [item * item for item in range(3000)]
-    assert killed >= 5
-
-
-def _kill_now_and_then(
-    is_over: Callable[[], bool],
-    watched: list[lambdamr.Futures],
-    step: int,
-    folder: str,
-    chance: random.Random,
-) -> int:
-    """Kill workers, children or both, each time when *step* more tasks are done; return how many.
-
-    Progress between two kills keeps a chunk from being hit as often as makes it TaskLost.
-    """
-    killed, next_kill = 0, 0
-    while not is_over():
-        time.sleep(faults.POLL_S)
-        done = sum(futures.counts()["done"] for futures in watched)
-        seen = sorted(Path(folder).iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        if not seen or done < next_kill:
-            continue
-        next_kill = done + step
-        seen[-1].unlink()
-        parent, child = map(int, seen[-1].name.split("."))
-        victims = chance.choice([(parent,), (child,), (parent, child)])
-        killed += sum(_kill(pid) for pid in victims)
-    return killed
-
-
-def _kill(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-        return True
-    return False
-
-
-def test_workers_killed_during_map_reduce(root: str, folder: str) -> None:
-    """Workers killed in both stages of a map_reduce: the counts are exact."""
-
-    def mapper(item: int) -> list[tuple[int, int]]:
-        faults.square_and_tell(folder, item)
-        return [(item % 7, 1)]
-
-    def reducer(key: int, values: Iterator[int]) -> int:
-        faults.square_and_tell(folder, key)
-        return sum(values)
-
-    with lambdamr.Executor(workers=2, concurrency=2, root=root) as executor:
-        job = executor.map_reduce(mapper, range(2000), reducer, reducers=7)
-        stages = [job.map_futures, job.reduce_futures]
-        killed = _kill_now_and_then(job.done, stages, 3, folder, random.Random(5))
-        assert job.result(LIMIT_S) == {key: len(range(key, 2000, 7)) for key in range(7)}
-    assert killed >= 3
 
 
 def test_worker_that_cannot_start(root: str) -> None:

@@ -8,13 +8,11 @@ import concurrent.futures
 import gc
 import os
 import pickle
-import select
 import subprocess
 import sys
 import textwrap
 import threading
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, InvalidStateError
 from pathlib import Path
 from time import monotonic
@@ -23,56 +21,7 @@ from typing import Any
 import pytest
 
 import lambdamr
-
-PATIENCE_S = 60.0
-"""After this a test that waits for something has failed."""
-
-
-class Gate:
-    """Holds tasks: `pass_gate` says that it runs, and returns when it is let go."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self._descriptors = []
-        for name in (f"{path}.entered", f"{path}.go"):
-            os.mkfifo(name)
-            self._descriptors.append(os.open(name, os.O_RDWR))
-
-    def wait_until_entered(self) -> None:
-        """Return when one more task has reached the gate."""
-        ready, _, _ = select.select(self._descriptors[:1], (), (), PATIENCE_S)
-        assert ready, "no task reached the gate"
-        os.read(self._descriptors[0], 1)
-
-    def open(self, tasks: int = 1) -> None:
-        """Let so many tasks go."""
-        os.write(self._descriptors[1], b"x" * tasks)
-
-    def close(self) -> None:
-        """Let all go; a task that comes later finds no gate and fails, where it would be stuck."""
-        self.open(100)
-        os.unlink(f"{self.path}.entered")
-        os.unlink(f"{self.path}.go")
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-
-
-def pass_gate(path: str, value: Any = None) -> Any:
-    with open(f"{path}.entered", "wb") as entered:
-        entered.write(b"x")
-    with open(f"{path}.go", "rb", buffering=0) as go:
-        go.read(1)
-    if isinstance(value, BaseException):
-        raise value
-    return value
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """One gate; tasks that are still held go when the test ends."""
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.close()
+from tests.gates import PATIENCE_S, Gate, pass_gate
 
 
 def square(number: int) -> int:
@@ -557,7 +506,9 @@ class TestFutures:
         )
         html = futures._repr_html_()
         assert futures.job_id in html
-        assert "<td>failed</td><td style='text-align:right'>2</td>" in html
+        assert "5 / 5" in html
+        assert "2 failed" in html
+        assert "ValueError: 1 is odd" in html
         held = executor.map(pass_gate, [gate.path])
         assert repr(held).endswith("1 tasks: 1 pending>")
         assert not held.done()
@@ -582,7 +533,7 @@ class TestFutures:
         assert futures.wait() == (set(), set())
         assert list(futures.as_completed()) == []
         assert repr(futures) == "<lambdamr.Futures job=none 0 tasks: >"
-        assert "0 tasks" in futures._repr_html_()
+        assert "futures of no job" in futures._repr_html_()
         assert lambdamr.get_all_results([]) == []
 
     def test_get_all_results(self, executor: lambdamr.Executor) -> None:

@@ -1,5 +1,7 @@
 """Limits of time, memory and output, and what a warm process keeps from task to task: nothing."""
 
+import gc
+import io
 import logging
 import os
 import random
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import lambdamr
+from lambdamr_runtime.process import ProgressPage
 from tests import faults
 
 LIMIT_S = 30.0
@@ -83,6 +86,25 @@ def test_time_limit_is_per_task(pool: lambdamr.Executor) -> None:
     assert futures.result(LIMIT_S) == [None] * 5
 
 
+def test_a_dead_task_is_no_limit_for_the_next_process() -> None:
+    """A process that takes its time to start is not ended for the time limit of the task that died
+    before it; numbers of tasks go on, so that the two are told apart.
+    """
+    page = ProgressPage()
+    page.begin(0, 0, time.monotonic() - 1, "0" * 16)
+    before = page.running()
+    parents = ProgressPage.__new__(ProgressPage)
+    parents.__dict__.update(page.__dict__, _number=0)  # what a fork leaves in the parent
+    parents.bury()
+    assert page.running() is None
+    page.resume()
+    page.begin(0, 0, float("inf"), "1" * 16)
+    after = page.running()
+    assert before is not None
+    assert after is not None
+    assert after.number > before.number
+
+
 def test_siblings_of_a_slow_task(pool: lambdamr.Executor, folder: str) -> None:
     """A task over its limit neither fails nor reruns the others of its chunk."""
 
@@ -138,9 +160,9 @@ def test_memory_limit(root: str, folder: str) -> None:
 def test_memory_of_the_task_before(root: str) -> None:
     """A task is not ended for stored data that its warm process keeps of another job."""
     with lambdamr.Executor(workers=1, concurrency=1, root=root, memory_mb=200) as executor:
-        data = executor.put(b"x" * (90 << 20))
-        assert executor.submit(len, data).result(LIMIT_S) == 90 << 20
-        assert executor.submit(lambda: len(bytearray(b"x") * (90 << 20))).result(LIMIT_S)
+        data = executor.put(b"x" * (80 << 20))  # twice in memory while it is unpickled
+        assert executor.submit(len, data).result(LIMIT_S) == 80 << 20
+        assert executor.submit(lambda: len(bytearray(b"x") * (110 << 20))).result(LIMIT_S)
 
 
 # --- output ------------------------------------------------------------------------------------
@@ -177,12 +199,13 @@ def test_output_below_python(pool: lambdamr.Executor) -> None:
         os.write(1, b"descriptor|")
         os.write(2, b"descriptor 2|")
         subprocess.run("printf process; printf ' two|' >&2", shell=True, check=True)
-        os.system("printf system")
-        logging.getLogger("mine").warning("|logged")
+        os.system("printf 'system|'")
+        logging.getLogger("mine").warning("logged")
 
     future = pool.submit(task)
     future.result(LIMIT_S)
-    assert future.logs() == "python|descriptor|descriptor 2|process two|system|logged\n"
+    text = "python|descriptor|descriptor 2|process two|system|WARNING:mine:logged\n"
+    assert future.logs() == text
 
 
 def test_output_that_is_no_text(pool: lambdamr.Executor) -> None:
@@ -242,6 +265,42 @@ def test_process_state_is_restored(single: lambdamr.Executor) -> None:
     assert before[3] == []
     assert single.submit(spoil).result(LIMIT_S) == before[4]
     assert single.submit(look).result(LIMIT_S) == before
+
+
+def test_interpreter_is_restored(single: lambdamr.Executor) -> None:
+    """What a chunk did to streams, recursion, collection, alarms and signals is undone in the
+    next, whose output is caught as ever.
+    """
+
+    def spoil() -> None:
+        sys.stdout, sys.stderr = io.StringIO(), None
+        sys.setrecursionlimit(200)
+        gc.disable()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    def ignore_signals() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+    def look() -> tuple[object, ...]:
+        print("seen")
+        print("this too", file=sys.stderr)
+        time.sleep(0.1)  # the alarm would come now
+        return (
+            sys.getrecursionlimit(),
+            gc.isenabled(),
+            signal.getsignal(signal.SIGTERM),
+            signal.getsignal(signal.SIGUSR2),
+        )
+
+    before = single.submit(look).result(LIMIT_S)
+    single.submit(spoil).result(LIMIT_S)
+    single.submit(ignore_signals).result(LIMIT_S)
+    future = single.submit(look)
+    assert future.result(LIMIT_S) == before
+    assert future.logs() == "seen\nthis too\n"
+    assert future.stats is not None
+    assert future.stats.attempt == 0
 
 
 def test_temporary_folder_that_a_task_removes(single: lambdamr.Executor) -> None:

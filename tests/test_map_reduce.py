@@ -833,7 +833,6 @@ def test_the_report_is_exact(executor: lambdamr.Executor, tmp_path: Path) -> Non
     assert report.seconds > 0
     text = str(report)
     assert repr(report) == text
-    assert report._repr_html_() == f"<pre>{text}</pre>"
     assert f"job {job.job_id}: done in" in text
     assert "read 20 bytes, 4 records" in text
     assert "read 7 pairs of 5 keys" in text
@@ -955,6 +954,31 @@ def test_two_jobs_never_collide(executor: lambdamr.Executor) -> None:
             rest: [n + shift for n in range(30) if n % 3 == rest] for rest in range(3)
         }
     assert len({path for job in jobs for path in job.outputs}) == sum(1 + s % 3 for s in range(20))
+
+
+def test_a_hundred_jobs_read_one_input(executor: lambdamr.Executor, tmp_path: Path) -> None:
+    """All at once, each with a mapper of its own: nobody disturbs anybody, and the file is as
+    it was.
+    """
+    path = tmp_path / "numbers.txt"
+    path.write_text("".join(f"{n}\n" for n in range(1000)))
+    before = path.stat()
+
+    def start(divisor: int) -> lambdamr.Job:
+        def mapper(line: str) -> list[tuple[int, int]]:
+            return [(int(line) % divisor, 1)]
+
+        source = lambdamr.lines(path, split_bytes=1 + 40 * divisor)
+        return executor.map_reduce(mapper, source, lambdamr.reducers.sum, reducers=1 + divisor % 3)
+
+    jobs = [start(divisor) for divisor in range(1, 101)]
+    for divisor, job in enumerate(jobs, 1):
+        assert job.result(TIMEOUT_S) == {
+            rest: len(range(rest, 1000, divisor)) for rest in range(divisor)
+        }
+        assert job.report().stages["map"].records == 1000
+    assert len({job.job_id for job in jobs}) == 100
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_a_job_is_found_again_by_its_id(executor: lambdamr.Executor, root: str) -> None:

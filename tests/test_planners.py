@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from lambdamr import planners
 from lambdamr.planners import (
-    MAX_SPLIT_BYTES,
     MAX_TASK_SPLITS,
     MIN_SPLIT_BYTES,
     SPLITS_PER_LANE,
@@ -17,7 +16,7 @@ from lambdamr.planners import (
     planner_of,
     split_bytes_for,
 )
-from lambdamr_runtime.limits import KIB, MIB
+from lambdamr_runtime.limits import MIB
 
 
 @pytest.mark.parametrize(
@@ -26,9 +25,10 @@ from lambdamr_runtime.limits import KIB, MIB
         (0, 10, 1024, MIN_SPLIT_BYTES),
         (80 * MIB, 10, 1024, 2 * MIB),
         (80 * MIB + 1, 10, 1024, 2 * MIB + 1),
-        (10**12, 10, 1024, MAX_SPLIT_BYTES),
-        (10**12, 10, 128, 32 * MIB),
-        (10**12, 10, 2, 512 * KIB),
+        (10**12, 10, 1024, 134_048_258),  # 746 rounds of ten
+        (256 * MIB + 1, 2, 128, 26_843_546),  # nine splits become ten
+        (10**12, 10, 128, 33_545_791),
+        (10**12, 10, 2, 524_288),
         (10**12, 10, 0, MIN_SPLIT_BYTES),
     ],
 )
@@ -38,6 +38,25 @@ def test_split_bytes_give_each_lane_a_few_splits(
     """Within the limits, and within a share of the memory."""
     assert SPLITS_PER_LANE == 4
     assert split_bytes_for(total_bytes, lanes, memory_mb) == expected
+
+
+@pytest.mark.parametrize(
+    ("input_bytes", "tasks", "lanes", "memory_mb", "expected"),
+    [
+        (0, 0, 2, 1024, 1),  # nothing to read
+        (100, 1, 2, 1024, 1),  # no more reducers than mappers
+        (100 * MIB, 8, 2, 1024, 2),
+        (0, 8, 1000, 1024, 8),  # items, whose bytes nobody knows
+        (10 * 1024 * MIB, 80, 2, 1024, 32),  # 80 would fit, but there are bounds
+        (1024 * MIB, 32, 2, 256, 32),
+        (10**12, 8000, 1000, 1769, 4313),
+    ],
+)
+def test_partitions_are_planned_to_fit(
+    input_bytes: int, tasks: int, lanes: int, memory_mb: int, expected: int
+) -> None:
+    """One per lane, fewer for small jobs, more for those that outgrow the reducers' memory."""
+    assert planners.partitions_for(input_bytes, tasks, lanes, memory_mb) == expected
 
 
 @pytest.mark.parametrize("planner", [planners.auto, planners.marla])

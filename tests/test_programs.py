@@ -124,6 +124,35 @@ class TestSources:
         )
         assert run("-m", "program") == Ended(0, f"{CLASSES_OUT}[8] 10\n", "")
 
+    def test_many_open_files(self, script: Run) -> None:
+        """A program with more than 1,024 files open: its workers' descriptors are beyond the range
+        of `select`.
+        """
+        ended = script("""
+            import lambdamr, resource, time
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+            files = [open("/dev/null") for _ in range(1100)]
+            executor = lambdamr.Executor()
+            print(executor.submit(time.sleep, 0.1).result(20))
+            """)
+        assert ended == Ended(0, "None\n", "")
+
+    def test_closed_standard_streams(self, run: Run, tmp_path: Path) -> None:
+        """A daemon's program, without stdin, stdout and stderr."""
+        (tmp_path / "daemon.py").write_text(
+            "import lambdamr\nwith lambdamr.Executor() as executor:\n"
+            "    values = executor.map(abs, [-1, 2]).result()\n"
+            "open('values', 'w').write(repr(values))"
+        )
+        ended = run(
+            "-c",
+            "import os, sys\nos.closerange(0, 3)\n"
+            "os.execv(sys.executable, [sys.executable, 'daemon.py'])",
+        )
+        assert ended.status == 0
+        assert (tmp_path / "values").read_text() == "[1, 2]"
+
     def test_interactive(self, run: Run) -> None:
         """The REPL: functions typed at the prompt, an error in between, and a clean end."""
         ended = run(
@@ -185,7 +214,7 @@ class TestSources:
 
     def test_notebook(self, root: str, tmp_path: Path) -> None:
         """A Jupyter notebook: classes of cells come back as themselves, redefined ones too; the
-        executor is used by many cells; futures show as HTML; a long wait shows a bar only.
+        executor is used by many cells; futures show as HTML; a long wait shows its job.
         """
         nbclient = pytest.importorskip("nbclient")
         nbformat = pytest.importorskip("nbformat")
@@ -214,11 +243,10 @@ class TestSources:
         shown = [[shown_text(output) for output in cell.outputs] for cell in notebook.cells]
         assert shown[0] == [CLASSES_OUT]
         assert shown[1:3] == [["101"], ["(True, 'new')"]]
-        assert "<table><caption>lambdamr job none, 0 tasks" in shown[3][0]
+        assert "lambdamr: futures of no job" in shown[3][0]
         assert shown[4:6] == [["3"], ["4"]]
-        *bar, result = shown[6]
-        assert bar
-        assert all(text.startswith("stderr: \r") for text in bar)
+        job, result = shown[6]
+        assert "3 / 3" in job
         assert result == "[None, None, None]"
         assert shown[7] == []
 
@@ -448,6 +476,31 @@ class TestInterrupt:
         counts = {"done": 0, "failed": 0, "cancelled": 0, "pending": 1}
         assert ended == Ended(0, f"interrupted {counts}\n[b'go']\n", "")
 
+    def test_at_any_moment(self, script: Run) -> None:
+        """Ctrl-C in the midst of a submission, a wait or a look: the executor goes on working, and
+        nothing waits for ever. The standard library's `with condition` may stay locked then.
+        """
+        ended = script("""
+            import lambdamr, random, signal
+
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            random.seed(12)
+            executor = lambdamr.Executor()
+            executor.submit(int).result()
+            interrupted = 0
+            for number in range(60):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
+                    while True:
+                        executor.map(abs, range(100), chunksize=20).result()
+                except KeyboardInterrupt:
+                    interrupted += 1
+                assert executor.submit(abs, -number).result(10) == number
+            executor.shutdown()
+            print(interrupted)
+            """)
+        assert ended == Ended(0, "60\n", "")
+
     def test_a_program_that_is_interrupted_ends(self, root: str, tmp_path: Path) -> None:
         """Ctrl-C that nobody catches ends the program and cancels calls without end."""
         ended = self.interrupted(
@@ -527,6 +580,7 @@ class TestProgress:
         ended = script("""
             import lambdamr, sys
             executor = lambdamr.Executor(progress=True)
+            executor.submit(int).result()  # workers have started: that may take a while
             executor.map(abs, range(100)).result()
             print("tqdm" in sys.modules)
             """)
@@ -631,9 +685,19 @@ class TestImport:
 
     def test_public_names(self) -> None:
         """`__all__` is what is documented, sorted, and all of it is there."""
-        calls = {"Executor", "as_completed", "attach", "clean", "get_all_results", "wait"}
+        calls = {
+            "Executor",
+            "as_completed",
+            "as_completed_async",
+            "attach",
+            "clean",
+            "delete",
+            "get_all_results",
+            "wait",
+        }
         inputs = {"blocks", "csv", "jsonl", "lines", "objects", "records"}
         classes = {"Data", "Future", "Futures", "Job", "JobReport", "TaskStats"}
+        classes |= {"Failure", "Straggler"}
         from lambdamr_runtime import errors
 
         public = calls | inputs | classes | set(errors.__all__) | {"__version__", "reducers"}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import cloudpickle
 import pytest
@@ -12,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambdamr_runtime.canonical import canonical
+from lambdamr_runtime.content import BlockWriter, Group, compressor, decode_block
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.shuffle import (
     ROW_BYTES,
-    Group,
     Slice,
     SliceIdentity,
     column_span,
-    decode_block,
     decode_column,
     decode_front,
     decode_slice,
@@ -289,3 +289,20 @@ def test_ragged_rows_are_refused() -> None:
     """All tasks of a group have one slice per partition."""
     with pytest.raises(ValueError, match=r"got rows of \[1, 2\]"):
         encode_columns([[missing_slice(1)], [missing_slice(2)] * 2])
+
+
+def test_a_compressed_block_says_what_it_holds() -> None:
+    """A frame that is sound, but not what the front says, is never believed."""
+    payloads: list[bytes] = []
+    writer = BlockWriter(payloads.append, cloudpickle.dumps, compress=compressor())
+    writer.add(["a"], None, ["x" * 10_000])
+    writer.close()
+    (block,), (data,) = writer.blocks, payloads
+    assert block.length < 200 < 10_000 < block.raw_bytes
+    assert list(decode_block(data, block, "key")) == [("a", ["x" * 10_000])]
+    for raw_bytes in (block.raw_bytes - 1, block.raw_bytes + 1):
+        with pytest.raises(CorruptObject, match=r"key: the block at byte 0 (holds|cannot be)"):
+            list(decode_block(data, replace(block, raw_bytes=raw_bytes), "key"))
+    cut = data[:-9]
+    with pytest.raises(CorruptObject, match="cannot be decompressed"):
+        list(decode_block(cut, replace(block, length=len(cut), checksum=crc32(cut)), "key"))

@@ -32,7 +32,7 @@ from lambdamr_runtime.errors import (
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import STORE_PATIENCE_S
 from lambdamr_runtime.store import open_store
-from lambdamr_runtime.wire import Event
+from lambdamr_runtime.wire import Event, sealed
 from tests import faults
 from tests.cluster import Cluster, Execution
 from tests.faulty_stores import InterceptedStore, Outage, Request
@@ -299,5 +299,6 @@ def test_the_kind_of_an_end_decides_the_error(kind: EndKind, raised: type[Except
 
 def test_a_job_of_an_older_report_has_a_plain_end() -> None:
     """A report without a kind is read as it was meant."""
-    stamped = b'0123456789abcdef\n{"status": "done", "reason": "", "ended_s": 1.0, "stages": []}'
+    body = sealed({"status": "done", "reason": "", "ended_s": 1.0, "stages": []})
+    stamped = b"0123456789abcdef\n" + body
     assert Report.decode(stamped, "report.json") == Report("done", "", 1.0)

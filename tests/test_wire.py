@@ -35,6 +35,7 @@ from lambdamr_runtime.wire import (
     decode_frames,
     encode_frames,
     pack_args,
+    sealed,
 )
 
 KEYS = StageKeys("20260101-000000-aa", "map")
@@ -117,6 +118,10 @@ outcomes = st.builds(
     worker=texts,
     frames=small_bytes,
     results=texts,
+    queued_s=times,
+    cold_s=times,
+    load_s=times,
+    write_s=times,
 )
 totals = st.builds(
     Totals, **{name: counts for name in Totals.__slots__ if name != "task_seconds"},
@@ -315,7 +320,7 @@ def test_sound_records_are_read(name: str) -> None:
 def test_every_truncation_is_a_named_error(name: str) -> None:
     """A record that was cut anywhere is CorruptObject, unless what is left is a whole one."""
     data, decode = DECODERS[name]
-    whole = {"function": 8 + len(b"archive"), "stamped": len(STAMP) - 1, "arguments": 15}
+    whole = {"function": 8 + len(b"archive"), "stamped": len(STAMP) - 1, "arguments": 23}
     for size in range(len(data)):
         assert survives(decode, data[:size]) == (size > whole.get(name, len(data)))
 
@@ -384,9 +389,14 @@ def test_wrong_types_are_a_record_or_a_named_error(name: str, data: st.DataObjec
     else:
         target[key] = data.draw(json_values)
     header = json.dumps(record).encode()
-    head = b"%d\n" % len(header) if name in ("outcome", "attempt") else b""
+    if name in ("manifest", "report"):
+        record.pop("checksum", None)
+        header = sealed(record) if record else b"{}"
+    body = encode_frames(FRAMES) if name in ("outcome", "attempt") else b""
     stamp = STAMP if name in ("outcome", "report") else b""
-    survives(decode, stamp + head + header + (encode_frames(FRAMES) if head else b""))
+    checksum = crc32(body, crc32(header, crc32(stamp[:-1])))
+    head = b"%d %d\n" % (len(header), checksum) if body else b""
+    survives(decode, stamp + head + header + body)
 
 
 @pytest.mark.parametrize("size", [2**63, 2**64 - 1, 10**6])

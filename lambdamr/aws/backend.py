@@ -20,7 +20,7 @@ from lambdamr_runtime.invoker import is_transient
 from lambdamr_runtime.limits import EVENT_AGE_S, INVOKES_AT_ONCE, MAX_TREE_DEPTH, RECURSION_GUARD
 from lambdamr_runtime.memory_limit import task_memory_mb
 from lambdamr_runtime.s3 import endpoint_of, s3_backend
-from lambdamr_runtime.store import ObstoreStore, Store, open_store
+from lambdamr_runtime.store import ObstoreStore, Store, hides_missing, open_store
 from lambdamr_runtime.wire import Event
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class AwsBackend:
         requirements.check_memory(deployment, memory_mb)
         self.deployment = deployment
         backend = s3_backend(deployment.root, region=deployment.region)
-        self.store: Store = ObstoreStore(deployment.root, backend)
+        root = deployment.root
+        self.store: Store = ObstoreStore(root, backend, hides_missing(root))
         self.client = lambda_client(deployment.region)
         self.width = usable_lanes(self.client, deployment.worker, concurrency)
         self.workers = self.width

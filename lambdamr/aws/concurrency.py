@@ -28,6 +28,11 @@ def usable_lanes(client: Any, function: str, wanted: int | None) -> int:
             f"The concurrency limits cannot be read: {error}. Allow lambda:GetAccountSettings and "
             "lambda:GetFunctionConcurrency, or pass concurrency=."
         ) from error
+    if own == 0:
+        raise InvocationRefused(
+            f"{function} has a reserved concurrency of 0: AWS never runs it. Run "
+            f"`aws lambda delete-function-concurrency --function-name {function}`."
+        )
     most = max(1, free if own is None else own)
     share = max(1, int(most * FREE_SHARE)) if own is None else most
     return min(wanted, most) if wanted is not None else share

@@ -82,9 +82,10 @@ def check_access(deployment: Deployment, reads: Iterable[str], writes: Iterable[
 
     Raises:  InvalidInput: naming the first and the command that allows it.
     """
+    root = f"{deployment.root.rstrip('/')}/"
     for option, uris, allowed in (
-        ("read", reads, (deployment.root, *deployment.read)),
-        ("write", writes, (deployment.root, *deployment.write)),
+        ("read", reads, (root, *deployment.read)),
+        ("write", writes, (root, *deployment.write)),
     ):
         for uri in uris:
             if not uri.startswith("s3://"):

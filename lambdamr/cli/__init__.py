@@ -32,10 +32,24 @@ class Exit(enum.IntEnum):
 
 
 COMMANDS = {
+    "cancel": "lambdamr.cli.ending",
     "clean": "lambdamr.cli.cleaning",
+    "completion": "lambdamr.cli.completing",
     "config": "lambdamr.cli.configuration",
+    "delete": "lambdamr.cli.ending",
+    "deploy-runtime": "lambdamr.cli.deploying",
+    "doctor": "lambdamr.cli.looking",
+    "jobs": "lambdamr.cli.listing",
+    "logs": "lambdamr.cli.reporting",
+    "plan": "lambdamr.cli.running",
+    "result": "lambdamr.cli.results",
+    "retry": "lambdamr.cli.ending",
+    "run": "lambdamr.cli.running",
+    "show": "lambdamr.cli.reporting:show_job",
+    "status": "lambdamr.cli.reporting",
+    "undeploy": "lambdamr.cli.deploying",
 }
-"""Command, and the module that has it, under its name with `_` for `-`."""
+"""Command, and the module that has it, under its name with `_` for `-`, or as `module:name`."""
 
 
 class _Commands(click.Group):
@@ -47,16 +61,26 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(
-            import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_")
-        )
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name or cmd_name.replace("-", "_"))
         return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lambdamr")
 def cli() -> None:
-    """Python futures and MapReduce over cloud functions."""
+    """Python futures and MapReduce over cloud functions.
+
+    \b
+    Examples:
+      lambdamr plan --on aws wordcount.py    what would it do, and cost?
+      lambdamr run wordcount.py
+      lambdamr jobs
+      lambdamr show last
+
+    JOB is the id of a job, the beginning of one, or "last". Exit status: 0 done, 1 failed, 2 wrong
+    usage or configuration, 3 no such job or input, 130 interrupted.
+    """
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,8 +2,6 @@
 
 import click
 
-from lambdamr.cleaning import DAY_S
-from lambdamr.cleaning import clean as clean_jobs
 from lambdamr.cli.showing import json_option, show
 
 
@@ -12,13 +10,18 @@ from lambdamr.cli.showing import json_option, show
 @click.option("--root", help="Where the jobs are stored; default: as configured.")
 @json_option
 def clean(days: float | None, root: str | None, as_json: bool) -> int:
-    """Remove ended and abandoned jobs; never one that runs.
+    """Remove ended and abandoned jobs.
+
+    Never one that runs.
 
     \b
     Examples:
       lambdamr clean
       lambdamr clean --older-than 0
     """
+    from lambdamr.cleaning import DAY_S
+    from lambdamr.cleaning import clean as clean_jobs
+
     removed = clean_jobs(None if days is None else days * DAY_S, root=root)
     count = f"{len(removed)} job{'' if len(removed) == 1 else 's'} removed"
     show(removed, "\n".join((*removed, count)), as_json)

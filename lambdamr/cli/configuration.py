@@ -1,24 +1,31 @@
-"""`lambdamr config`: what is in force."""
+"""`lambdamr config`: what is in force, and who says so."""
 
 from dataclasses import asdict
 
 import click
 
-from lambdamr.cli.showing import json_option, show
-from lambdamr.config import load_config
+from lambdamr.cli.showing import json_option, show, table
+from lambdamr.config import file_path, load_config, sources
 
 
 @click.command()
 @json_option
 def config(as_json: bool) -> int:
-    """Show the settings in force, of config.toml and the environment.
+    """Show the settings in force.
+
+    And where each was made: they stand in config.toml; a variable LAMBDAMR_… in the environment
+    counts more.
 
     \b
     Examples:
       lambdamr config
       LAMBDAMR_WORKERS=2 lambdamr config --json
     """
-    values = asdict(load_config())
-    lines = [f"{name:<10} {'-' if value is None else value}" for name, value in values.items()]
-    show(values, "\n".join(lines), as_json)
+    values, made = asdict(load_config()), sources()
+    rows = [
+        [name, "-" if value is None or value == {} else str(value), made.get(name, "default")]
+        for name, value in values.items()
+    ]
+    record = {**values, "sources": made, "file": file_path()}
+    show(record, f"{table(rows)}\n\nfile  {file_path()}", as_json)
     return 0

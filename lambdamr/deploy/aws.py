@@ -28,6 +28,9 @@ class Cloud(Protocol):
 
     clock: Clock
 
+    def uses_tls(self) -> bool:
+        """Whether requests to S3 are encrypted; those to an emulator may not be."""
+
     def call(self, service: str, operation: str, /, **arguments: Any) -> Answer:
         """Do an operation, "create_function".
 
@@ -56,6 +59,9 @@ class Aws:
         self.clock: Clock = clock or SystemClock()
         self._session = session
         self._clients: dict[str, Any] = {}
+
+    def uses_tls(self) -> bool:
+        return not str(self._client("s3").meta.endpoint_url).startswith("http:")
 
     def call(self, service: str, operation: str, /, **arguments: Any) -> Answer:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -12,10 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lambdamr.deploy.aws import Cloud
-from lambdamr.deploy.design import design
+from lambdamr.deploy.design import cloud_resources, design
 from lambdamr.deploy.models import Resource, changes
 from lambdamr.deploy.naming import Names, Root
-from lambdamr.deploy.packaging import Archive, build_code, build_layer, check_size
+from lambdamr.deploy.packaging import (
+    Archive,
+    Package,
+    Target,
+    build_layer,
+    check_size,
+    installed_code,
+    pinned,
+)
 from lambdamr.deploy.planner import Action, Step, plan_deploy, plan_undeploy
 from lambdamr.deploy.refusals import is_there_already
 from lambdamr.deploy.settings import Options, Settings, settle
@@ -55,13 +63,58 @@ def plan(cloud: Cloud, names: Names, options: Options, build: BuildLayer = layer
              MissingPermission, DeployError: AWS refused a look; pip found no packages.
     """
     keepers = Keepers(cloud, names)
-    state = read_state(keepers, Root.parse(options.root) if options.root else None)
-    settings = settle(options, names, state)
+    root = Root.parse(options.root) if options.root else None
+    state = read_state(keepers, root, given_role=bool(options.role))
+    settings = settle(options, names, state, tls_only=cloud.uses_tls())
     _check_bucket(keepers, settings)
-    code, layer = build_code(), build(settings)
+    code = installed_code()
+    layer = (kept_layer(state, settings) if options.requirements is None else None) or build(
+        settings
+    )
     check_size(code, layer)
     steps = plan_deploy(design(names, settings, code, layer), state)
     return Plan(names, settings, steps, _notes(names, settings, state), code, layer)
+
+
+def kept_layer(state: State, settings: Settings) -> Archive | None:
+    """Return a stand-in for the layer that is deployed, where it is still the right one.
+
+    A change of the memory downloads nothing, and brings no other versions of the packages.
+    """
+    record, worker = state.record, state.worker
+    if record is None or worker is None:
+        return None
+    deployed = record.deployment
+    target = Target(deployed.python, deployed.architecture)
+    pins = pinned(deployed.packages)
+    published = any(
+        (layer.sha, layer.python, layer.architecture)
+        == (worker.layer_sha, target.python, target.architecture)
+        for layer in state.layers
+    )
+    if (
+        not published
+        or target != settings.target
+        or deployed.requirements != settings.requirements
+        or pins != {name: deployed.packages.get(name) for name in pins}
+    ):
+        return None
+    packages = tuple(Package(*package, 0) for package in sorted(deployed.packages.items()))
+    return Archive(b"", worker.layer_sha, 0, packages)
+
+
+def plan_for_template(
+    cloud: Cloud, names: Names, options: Options, build: BuildLayer = layer_of
+) -> Plan:
+    """Return how a deployment is made from nothing, without a look at what is there.
+
+    A template is for people who may not look; what it holds is what the options say.
+    """
+    settings = settle(options, names, State(), tls_only=cloud.uses_tls())
+    code, layer = installed_code(), build(settings)
+    check_size(code, layer)
+    steps = plan_deploy(cloud_resources(names, settings, code, layer), State())
+    return Plan(names, settings, steps, (), code, layer)
 
 
 def _check_bucket(keepers: Keepers, settings: Settings) -> None:

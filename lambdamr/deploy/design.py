@@ -1,6 +1,5 @@
 """From settings to resources: what a deployment consists of. Pure."""
 
-from lambdamr.deploy.functions import code_sha
 from lambdamr.deploy.models import (
     Bucket,
     Expiry,
@@ -20,7 +19,7 @@ from lambdamr.deploy.settings import Settings
 from lambdamr.deploy.state import ROOT_VARIABLE, WORKER_VARIABLE
 from lambdamr.deploy.storing import record_uri
 from lambdamr.deployment import Deployment, profile_path
-from lambdamr_runtime.keys import DATA, FUNCTIONS, JOBS, SHUFFLE
+from lambdamr_runtime.keys import DATA, FUNCTIONS, INPUTS, JOBS, SHUFFLE
 from lambdamr_runtime.limits import (
     ABORT_UPLOADS_DAYS,
     EVENT_AGE_S,
@@ -106,13 +105,14 @@ def _bucket(names: Names, settings: Settings, tags: Pairs) -> Bucket:
         SHUFFLE: EXPIRE_JOBS_DAYS,
         FUNCTIONS: EXPIRE_SHARED_DAYS,
         DATA: EXPIRE_SHARED_DAYS,
+        INPUTS: EXPIRE_SHARED_DAYS,
     }
     return Bucket(
         name=names.bucket,
         region=names.region,
         private=True,
         kms_key=settings.kms_key,
-        policy=canonical(bucket_policy(names)),
+        policy=canonical(bucket_policy(names)) if settings.tls_only else "",
         expiries=tuple(Expiry(f"{prefix}{folder}", days[folder]) for folder in sorted(days)),
         abort_uploads_days=ABORT_UPLOADS_DAYS,
         tags=tags,
@@ -148,6 +148,7 @@ def _worker(names: Names, settings: Settings, code: Archive, layer: Archive) -> 
         sizes=(settings.memory_mb, settings.timeout_s, settings.tmp_mb),
         retries=WORKER_RETRIES,
         on_failure=names.function_arn(names.supervisor),
+        environment=settings.environment,
     )
 
 
@@ -162,6 +163,7 @@ def _supervisor(names: Names, settings: Settings, code: Archive, layer: Archive)
         sizes=(SUPERVISOR_MEMORY_MB, SUPERVISOR_TIMEOUT_S, TMP_MB[0]),
         retries=SUPERVISOR_RETRIES,
         on_failure="",
+        environment=(),
     )
 
 
@@ -176,6 +178,7 @@ def _function(
     sizes: tuple[int, int, int],
     retries: int,
     on_failure: str,
+    environment: Pairs,
 ) -> Function:
     """Return one of the two functions.
 
@@ -185,7 +188,7 @@ def _function(
     memory_mb, timeout_s, tmp_mb = sizes
     return Function(
         name=name,
-        code_sha=code_sha(code.data),
+        code_sha=code.sha,
         layer_sha=layer.sha,
         role=settings.role or names.role_arn,
         handler=handler,
@@ -194,7 +197,7 @@ def _function(
         memory_mb=memory_mb,
         timeout_s=timeout_s,
         tmp_mb=tmp_mb,
-        environment=tuple(sorted({**dict(settings.environment), **own}.items())),
+        environment=tuple(sorted({**dict(environment), **own}.items())),
         kms_key=settings.kms_key,
         subnets=settings.subnets,
         security_groups=settings.security_groups,

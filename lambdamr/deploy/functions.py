@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from lambdamr.deploy.aws import Answer, Cloud, until
-from lambdamr.deploy.models import Function, Layer, changes, pairs
+from lambdamr.deploy.models import Function, Layer, changes, own_tags, pairs
 from lambdamr.deploy.naming import Root
 from lambdamr.deploy.packaging import Archive
 from lambdamr_runtime.errors import DeployError
 from lambdamr_runtime.limits import DIRECT_UPLOAD_BYTES
 
 DESCRIPTION = "lambdamr sha256:"
-"""A layer's description is this and the hash of what is in it."""
+"""The description of a layer and of a function is this and the hash of what is in it."""
 
 _NOT_YET = ("cannot be assumed by Lambda", "does not have permissions to call")
 """What Lambda says of a role that was made or changed seconds ago."""
@@ -23,11 +23,11 @@ ROLE_PATIENCE_S = 60.0
 
 _EVENTS = frozenset({"retries", "event_age_s", "on_failure"})
 _CODE = frozenset({"code_sha", "architecture"})
-_APART = _EVENTS | _CODE | {"tags", "recursion_allowed"}
+_APART = _EVENTS | {"architecture", "tags", "recursion_allowed"}
 """Fields that are not part of a function's configuration."""
 
 
-def code_sha(zipped: bytes) -> str:
+def lambda_sha(zipped: bytes) -> str:
     """Return the hash of a zip as Lambda tells it."""
     return base64.b64encode(hashlib.sha256(zipped).digest()).decode()
 
@@ -66,11 +66,11 @@ class LayerKeeper:
         found = []
         for page in self._cloud.pages("lambda", "list_layer_versions", LayerName=name):
             for version in page["LayerVersions"]:
-                description = version.get("Description", "")
-                if description.startswith(DESCRIPTION):
+                sha = described(version)
+                if sha:
                     layer = Layer(
                         name,
-                        description.removeprefix(DESCRIPTION),
+                        sha,
                         _one(version.get("CompatibleRuntimes")).removeprefix("python"),
                         _one(version.get("CompatibleArchitectures")),
                     )
@@ -90,7 +90,7 @@ class LayerKeeper:
             answer = self._publish(wanted, {f"S3{name}": value for name, value in place.items()})
             self._cloud.call("s3", "delete_object", **place)
         stored = answer["Content"].get("CodeSha256")
-        if stored and stored != code_sha(data):
+        if stored and stored != lambda_sha(data):
             raise DeployError(f"The layer {wanted.label} arrived damaged. Deploy again.")
 
     def _publish(self, wanted: Layer, content: Mapping[str, Any]) -> Answer:
@@ -142,7 +142,7 @@ class FunctionKeeper:
         arns = [layer["Arn"] for layer in it.get("Layers", ())]
         return Function(
             name=name,
-            code_sha=it["CodeSha256"],
+            code_sha=described(it),
             layer_sha=self._layers.sha(self._layer, arns[0]) if len(arns) == 1 else "",
             role=it["Role"],
             handler=it["Handler"],
@@ -159,7 +159,7 @@ class FunctionKeeper:
             retries=int(events.get("MaximumRetryAttempts", 2)),  # AWS's own where nothing is set
             event_age_s=int(events.get("MaximumEventAgeInSeconds", 6 * 3600)),
             on_failure=failures.get("Destination", ""),
-            tags=pairs(answer.get("Tags", {})),
+            tags=own_tags(answer.get("Tags", {})),
         )
 
     def find(self, like: Function) -> Function | None:
@@ -214,6 +214,7 @@ class FunctionKeeper:
             "SecurityGroupIds": list(wanted.security_groups),
         }
         return {
+            "Description": f"{DESCRIPTION}{wanted.code_sha}",
             "Runtime": f"python{wanted.python}",
             "Role": wanted.role,
             "Handler": wanted.handler,
@@ -282,6 +283,12 @@ class FunctionKeeper:
             MaximumEventAgeInSeconds=wanted.event_age_s,
             DestinationConfig=failures,
         )
+
+
+def described(answer: Answer) -> str:
+    """Return the hash in the description of a layer or a function, "" if there is none."""
+    description = str(answer.get("Description") or "")
+    return description.removeprefix(DESCRIPTION) if description.startswith(DESCRIPTION) else ""
 
 
 def _one(values: Any) -> str:

@@ -3,7 +3,7 @@
 import json
 
 from lambdamr.deploy.aws import Cloud
-from lambdamr.deploy.models import LogGroup, Pairs, Role, pairs
+from lambdamr.deploy.models import LogGroup, Pairs, Role, own_tags
 from lambdamr.deploy.permissions import canonical
 from lambdamr.deploy.storing import tag_list
 
@@ -30,7 +30,7 @@ class RoleKeeper:
             permissions_boundary=role.get("PermissionsBoundary", {}).get(
                 "PermissionsBoundaryArn", ""
             ),
-            tags=pairs({tag["Key"]: tag["Value"] for tag in role.get("Tags", ())}),
+            tags=own_tags({tag["Key"]: tag["Value"] for tag in role.get("Tags", ())}),
         )
 
     def find(self, like: Role) -> Role | None:
@@ -120,7 +120,7 @@ class LogKeeper:
 
     def _tags(self, arn: str) -> Pairs:
         answer = self._cloud.find("logs", "list_tags_for_resource", resourceArn=arn) or {}
-        return pairs(answer.get("tags", {}))
+        return own_tags(answer.get("tags", {}))
 
     def find(self, like: LogGroup) -> LogGroup | None:
         return self.read(like.name)

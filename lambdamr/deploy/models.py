@@ -113,7 +113,7 @@ class Function:
     kind: ClassVar[str] = "function"
     name: str
     code_sha: str
-    """SHA-256 of the zip, in base64 as Lambda tells it."""
+    """SHA-256 of what it is made of, as its description says; "" where that says none."""
     layer_sha: str
     """Contents of its layer; "" where it has none of ours."""
     role: str
@@ -190,3 +190,8 @@ def changes(present: Resource, wanted: Resource) -> tuple[Change, ...]:
 def pairs(mapping: "dict[str, str]") -> Pairs:
     """Return a mapping as sorted pairs."""
     return tuple(sorted(mapping.items()))
+
+
+def own_tags(tags: "dict[str, str]") -> Pairs:
+    """Return tags as sorted pairs, without those that AWS itself sets (CloudFormation does)."""
+    return pairs({name: value for name, value in tags.items() if not name.startswith("aws:")})

@@ -89,6 +89,7 @@ def role_policy(
         _allow(_OBJECTS, [f"{names.bucket_arn(root.bucket)}/{root.prefix}*"]),
         _allow(["lambda:InvokeFunction"], functions),
         _allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
+        _allow(["logs:FilterLogEvents"], logs[:1]),  # the last words of a worker that died
     ]
     for uri in read:
         statements += _access(names, uri, ["s3:GetObject"])
@@ -156,13 +157,16 @@ def user_policy(names: Names, root: Root, read: Sequence[str], write: Sequence[s
     return _document(*statements)
 
 
-def deployer_policy(names: Names, in_vpc: bool = False, with_role: bool = True) -> Document:
+def deployer_policy(
+    names: Names, root: Root, in_vpc: bool = False, with_role: bool = True
+) -> Document:
     """Return what deploying, looking at and removing needs.
 
     Args:    with_role: whether the role is made here; False where --role names one.
     """
     statements = [
         *_storing(names),
+        *(_given_bucket(names, root) if root.bucket != names.bucket else ()),
         *_functions(names),
         *_logs(names),
         *(_roles(names) if with_role else ()),
@@ -173,6 +177,15 @@ def deployer_policy(names: Names, in_vpc: bool = False, with_role: bool = True) 
     return _document(*statements)
 
 
+def _given_bucket(names: Names, root: Root) -> list[Document]:
+    """What the record, and a removal with --delete-data, need in a bucket that is not ours."""
+    looks = ["s3:GetBucketLocation", "s3:ListBucketMultipartUploads"]
+    return [
+        _allow(looks, [names.bucket_arn(root.bucket)]),
+        *_access(names, f"{root.uri}/", _OBJECTS),
+    ]
+
+
 def _storing(names: Names) -> list[Document]:
     bucket = names.bucket_arn(names.bucket)
     settings = ("BucketPublicAccessBlock", "EncryptionConfiguration", "LifecycleConfiguration")
@@ -181,10 +194,12 @@ def _storing(names: Names) -> list[Document]:
             [
                 "s3:CreateBucket",
                 "s3:DeleteBucket",
+                "s3:GetBucketLocation",
                 "s3:ListBucket",
                 "s3:ListBucketMultipartUploads",
                 "s3:GetBucketPolicy",
                 "s3:PutBucketPolicy",
+                "s3:DeleteBucketPolicy",
                 "s3:GetBucketTagging",
                 "s3:PutBucketTagging",
                 *(f"s3:{verb}{name}" for name in settings for verb in ("Get", "Put")),

@@ -61,7 +61,6 @@ _TOO_MANY = frozenset(
 )
 
 _ACTIONS = {
-    "s3:HeadBucket": "s3:ListBucket",
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
     "s3:DeleteObjects": "s3:DeleteObject",
@@ -143,11 +142,12 @@ def _denied(said: str, action: str, target: str) -> MissingPermission:
     named = _NAMED_ACTION.search(said)
     user = _NAMED_USER.search(said)
     action = named.group(1) if named else action
+    lacks = "is denied" if "explicit deny" in said else "lacks"
     return MissingPermission(
-        f"{target}: {user.group(1) if user else 'whoever signs the requests'} lacks the permission "
-        f"{action}. AWS says: {said} Ask for that permission (docs/aws.md has the complete "
-        "policies), or hand --emit-template to somebody who may; then run the command again: it "
-        "goes on where it stopped."
+        f"{target}: {user.group(1) if user else 'whoever signs the requests'} {lacks} the "
+        f"permission {action}. AWS says: {said}\nAsk for that permission (docs/aws.md has the "
+        "complete policies), or hand --emit-template to somebody who may; then run the command "
+        "again: it goes on where it stopped."
     )
 
 

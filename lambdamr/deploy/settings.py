@@ -83,9 +83,17 @@ class Settings:
     permissions_boundary: str
     tags: Pairs
     log_days: int
+    tls_only: bool = True
+    """Whether the bucket refuses requests without TLS; an emulator's has to take them."""
 
 
-def settle(options: Options, names: Names, state: State, python: str | None = None) -> Settings:
+def settle(
+    options: Options,
+    names: Names,
+    state: State,
+    tls_only: bool = True,
+    python: str | None = None,
+) -> Settings:
     """Return the settings of a deployment, all checked.
 
     Args:    state: what is deployed.   python: minor version; that of this client.
@@ -113,6 +121,7 @@ def settle(options: Options, names: Names, state: State, python: str | None = No
         permissions_boundary=_first(options.permissions_boundary, present.permissions_boundary, ""),
         tags=_first(options.tags, present.tags, ()),
         log_days=_first(options.log_days, present.log_days, WORKER_LOG_DAYS),
+        tls_only=tls_only,
     )
     check(settings)
     return settings

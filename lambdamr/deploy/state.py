@@ -21,6 +21,7 @@ from lambdamr.deploy.naming import Names, Root
 from lambdamr.deploy.packaging import Archive
 from lambdamr.deploy.storing import BucketKeeper, ProfileKeeper, RecordKeeper
 from lambdamr.deployment import Deployment
+from lambdamr_runtime.errors import MissingPermission
 
 ROOT_VARIABLE = "LAMBDAMR_ROOT"
 WORKER_VARIABLE = "LAMBDAMR_WORKER"
@@ -116,21 +117,33 @@ class Keepers:
         return self._of[resource.kind]
 
 
-def read_state(keepers: Keepers, root: Root | None = None) -> State:
+def read_state(keepers: Keepers, root: Root | None = None, given_role: bool = False) -> State:
     """Return what there is of a deployment.
 
     Args:    root: where it is to be, for a record that lies there already.
+             given_role: whether the functions use a role that is not of our making.
     Raises:  MissingPermission, DeployError: AWS refused a look.
     """
     names = keepers.names
+    worker = keepers.functions.read(names.worker)
     found = State(
         bucket=keepers.buckets.read(names.bucket),
-        role=keepers.roles.read(names.role),
+        role=_role(keepers, given_role or bool(worker and worker.role != names.role_arn)),
         worker_logs=keepers.logs.read(names.log_group(names.worker)),
         supervisor_logs=keepers.logs.read(names.log_group(names.supervisor)),
         layers=keepers.layers.read(names.layer),
         supervisor=keepers.functions.read(names.supervisor),
-        worker=keepers.functions.read(names.worker),
+        worker=worker,
         profile=keepers.profiles.read(names.deployment, names),
     )
     return replace(found, record=keepers.records.read(found.root or root or names.own_root))
+
+
+def _role(keepers: Keepers, given: bool) -> Role | None:
+    """Return our own role. Who uses a given one may not be allowed to look, and needs none."""
+    try:
+        return keepers.roles.read(keepers.names.role)
+    except MissingPermission:
+        if not given:
+            raise
+        return None

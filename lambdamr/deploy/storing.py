@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 
 from lambdamr.deploy.aws import Cloud
-from lambdamr.deploy.models import Bucket, Expiry, Pairs, Profile, Record, changes, pairs
+from lambdamr.deploy.models import Bucket, Expiry, Pairs, Profile, Record, changes, own_tags
 from lambdamr.deploy.naming import Names, Root
 from lambdamr.deploy.permissions import canonical
 from lambdamr.deployment import (
@@ -15,14 +15,17 @@ from lambdamr.deployment import (
     profile_path,
     save_profile,
 )
-from lambdamr_runtime.errors import DeployError, MissingPermission
+from lambdamr_runtime.errors import CorruptObject, DeployError, MissingPermission
 from lambdamr_runtime.limits import LIST_PAGE
 
 NO_LOCATION = "us-east-1"
 """The one region that CreateBucket does not want to be told."""
 
+_OLD_REGIONS = {"EU": "eu-west-1"}
+"""What old buckets call their region."""
+
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-_UPLOADS_RULE = "lambdamr unfinished uploads"
+UPLOADS_RULE = "lambdamr unfinished uploads"
 
 
 class BucketKeeper:
@@ -45,16 +48,16 @@ class BucketKeeper:
         Raises:  DeployError: it is somebody else's.
         """
         try:
-            head = self._cloud.find("s3", "head_bucket", Bucket=name)
+            answer = self._cloud.find("s3", "get_bucket_location", Bucket=name)
         except MissingPermission as error:
             raise MissingPermission(
                 f"The bucket {name} belongs to another account, or whoever signs the requests "
-                "lacks the permission s3:ListBucket on it. Name another with --root."
+                "lacks the permission s3:GetBucketLocation on it. Name another with --root."
             ) from error
-        if head is None:
+        if answer is None:
             return None
-        headers = head["ResponseMetadata"]["HTTPHeaders"]
-        return str(head.get("BucketRegion") or headers.get("x-amz-bucket-region") or NO_LOCATION)
+        region = answer.get("LocationConstraint") or NO_LOCATION
+        return _OLD_REGIONS.get(region, region)
 
     def read(self, name: str) -> Bucket | None:
         region = self.region(name)
@@ -74,7 +77,7 @@ class BucketKeeper:
             policy=canonical(json.loads(policy["Policy"])) if policy else "",
             expiries=expiries,
             abort_uploads_days=abort_days,
-            tags=pairs({tag["Key"]: tag["Value"] for tag in tags.get("TagSet", ())}),
+            tags=own_tags({tag["Key"]: tag["Value"] for tag in tags.get("TagSet", ())}),
         )
 
     def _kms_key(self, name: str) -> str:
@@ -176,7 +179,10 @@ class BucketKeeper:
         )
 
     def _set_policy(self, wanted: Bucket) -> None:
-        self._cloud.call("s3", "put_bucket_policy", Bucket=wanted.name, Policy=wanted.policy)
+        if wanted.policy:
+            self._cloud.call("s3", "put_bucket_policy", Bucket=wanted.name, Policy=wanted.policy)
+        else:
+            self._cloud.find("s3", "delete_bucket_policy", Bucket=wanted.name)
 
     def _set_lifecycle(self, wanted: Bucket) -> None:
         self._cloud.call(
@@ -213,7 +219,7 @@ def lifecycle_rules(wanted: Bucket) -> list[dict[str, object]]:
     uploads = {"DaysAfterInitiation": wanted.abort_uploads_days}
     rules.append(
         {
-            "ID": _UPLOADS_RULE,
+            "ID": UPLOADS_RULE,
             "Status": "Enabled",
             "Filter": {"Prefix": ""},
             "AbortIncompleteMultipartUpload": uploads,
@@ -245,7 +251,10 @@ class RecordKeeper:
         answer = self._cloud.find("s3", "get_object", Bucket=root.bucket, Key=key)
         if answer is None:
             return None
-        return Record(uri, Deployment.decode(answer["Body"].read(), uri))
+        try:
+            return Record(uri, Deployment.decode(answer["Body"].read(), uri))
+        except CorruptObject:
+            return None
 
     def find(self, like: Record) -> Record | None:
         return self.read(Root.parse(like.deployment.root))

@@ -7,6 +7,7 @@ so that one bad task neither reruns nor fails its siblings.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.errors import (
@@ -54,23 +55,24 @@ class History:
         error = failure_of(last, task, len(deaths))
         payload = serialize.plain_dumps(serialize.record_failure(error))
         log = last.log.encode("utf-8", "backslashreplace")
-        return Frame(FrameKind.ERROR, payload, log, 0.0, len(deaths))
+        return Frame(FrameKind.ERROR, payload, log)
 
 
 def failure_of(death: Death, task: int, tries: int) -> TaskFailed:
     """Return the error that a death means for the user."""
     stack = f"\n{death.stack}" if death.stack else ""
+    log = serialize.shown_log(death.log.encode("utf-8", "backslashreplace"))
+    tail = f"\nIts last output:\n{log}" if log else ""
     if death.cause is DeathCause.TIMEOUT:
         return TaskTimeout(
             f"Task {task} was stopped: {death.detail}. Raise timeout_s= or make the task "
-            f"smaller. It was at:{stack or ' (no Python frame)'}"
+            f"smaller. It was at:{stack or ' (no Python frame)'}{tail}"
         )
     if death.cause is DeathCause.MEMORY:
         return TaskOutOfMemory(
             f"Task {task} was stopped: {death.detail}. Raise memory_mb=, lower workers= or make "
-            f"the task smaller.{stack}"
+            f"the task smaller.{stack}{tail}"
         )
-    tail = f"\nIts last output:\n{death.log}" if death.log else ""
     return TaskLost(
         f"Task {task} was lost: its process ended {tries} times, at last by {death.detail}."
         f"{stack}{tail}"
@@ -82,7 +84,9 @@ def save_attempt(
 ) -> None:
     """Write the attempt object of a dead execution; *death* names chunk and execution."""
     header = json.dumps({"death": as_record(death), "tasks": list(frames)}).encode()
-    body = b"%d\n%b%b" % (len(header), header, encode_frames(list(frames.values())))
+    packed = encode_frames(list(frames.values()))
+    checksum = crc32(packed, crc32(header))
+    body = b"%d %d\n%b%b" % (len(header), checksum, header, packed)
     store.put(keys.attempt(death.chunk, attempt, death.execution), body)
 
 
@@ -95,9 +99,13 @@ def load_history(store: Store, keys: StageKeys, chunk: int) -> History:
     for entry in sorted(store.list(keys.attempts(chunk)), key=lambda entry: entry.key):
         data = store.get(entry.key)
         try:
-            size, _ = data[:32].split(b"\n", 1)
-            end = len(size) + 1 + int(size)
-            header = json.loads(data[len(size) + 1 : end])
+            numbers, _ = data[:64].split(b"\n", 1)
+            size, checksum = map(int, numbers.split(b" "))
+            begin = len(numbers) + 1
+            end = begin + size
+            if crc32(data[begin:]) != checksum:
+                raise ValueError("its checksum differs")
+            header = json.loads(data[begin:end])
             tasks = [int(task) for task in header["tasks"]]
             history.deaths.append(Death.decode(header["death"]))
         except MALFORMED as error:

@@ -7,7 +7,6 @@ the repair for everything.
 """
 
 import enum
-import json
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from lambdamr_runtime.store import Store, unstamped
 from lambdamr_runtime.wire import (
     CLIENT,
     MALFORMED,
+    OURS,
     Event,
     FrameKind,
     Manifest,
@@ -32,6 +32,8 @@ from lambdamr_runtime.wire import (
     Stage,
     StageKind,
     as_record,
+    sealed,
+    unsealed,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +69,10 @@ class Totals:
     """Runs that map tasks could not hold in memory."""
     spilled_bytes: int = 0
     """Written to temporary files, by map and reduce tasks."""
+    retries: int = 0
+    """Further calls of functions that had raised: retries= of the user."""
+    deaths: int = 0
+    """Executions of chunks that died before one of them committed: retries of ours."""
     read_s: float = 0.0
     map_s: float = 0.0
     combine_s: float = 0.0
@@ -80,6 +86,9 @@ class Totals:
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(*map(operator.add, _VALUES(self), _VALUES(other)))
 
+    def encode(self) -> bytes:
+        return sealed(as_record(self))
+
     @classmethod
     def decode(cls, body: bytes, source: str) -> "Totals":
         """Parse the totals of a group.
@@ -87,7 +96,7 @@ class Totals:
         Raises:  CorruptObject: they are none.
         """
         try:
-            return cls() + cls(**json.loads(body))
+            return cls() + cls(**unsealed(body, source))
         except MALFORMED as error:
             raise CorruptObject(f"{source} does not hold totals: {error}") from error
 
@@ -102,6 +111,8 @@ class EndKind(enum.Enum):
     PLAIN = ""
     RECEIPTS = "receipts"
     """Failed: what was written and what was read differ."""
+    TIMEOUT = "timeout"
+    """Failed: the job ran over its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +129,12 @@ class Report:
 
     def encode(self) -> bytes:
         stages = [as_record(totals) for totals in self.stages]
-        record = {**as_record(self), "stages": stages, "kind": self.kind.value}
-        return json.dumps(record).encode()
+        return sealed({**as_record(self), "stages": stages, "kind": self.kind.value})
 
     @classmethod
     def decode(cls, stamped: bytes, source: str) -> "Report":
         try:
-            record = json.loads(unstamped(stamped, source)[1])
+            record = unsealed(unstamped(stamped, source)[1], source)
             record["stages"] = tuple(Totals(**totals) for totals in record["stages"])
             record["kind"] = EndKind(record.get("kind", ""))
             return cls(**record)
@@ -154,6 +164,22 @@ def end_job(store: Store, keys: JobKeys, report: Report) -> None:
         from lambdamr_runtime.outputs import withdraw  # few bad ends have output to remove
 
         withdraw(store, keys)
+
+
+def overdue(manifest: Manifest, now_s: float) -> Report:
+    """Return the end of a job that is over its time limit."""
+    reason = f"It ran over its time limit of {manifest.timeout_s:g} s (job_timeout_s=)."
+    return Report("failed", reason, now_s, kind=EndKind.TIMEOUT)
+
+
+def end_overdue(store: Store, manifest: Manifest, now_s: float) -> bool:
+    """End a job that is over its time limit, unless it has ended; whether it is over that."""
+    if now_s < manifest.deadline_s:
+        return False
+    keys = JobKeys(manifest.job)
+    if not store.exists(keys.report):
+        end_job(store, keys, overdue(manifest, now_s))
+    return True
 
 
 def end_empty(store: Store, manifest: Manifest, now_s: float) -> None:
@@ -197,7 +223,7 @@ class Barrier:
 
     def chunk_failed(self, run: StageRun, outcome: Outcome, signature: str) -> bool:
         """Mark a chunk with failed tasks; ends the job where that is one too many, and says so."""
-        marker = json.dumps({"tasks": outcome.failed, "signature": signature}).encode()
+        marker = sealed({"tasks": outcome.failed, "signature": signature})
         self._store.create(run.keys.failed(outcome.chunk), marker, outcome.execution)
         reason = self._too_many(run)
         if reason:
@@ -243,18 +269,19 @@ class Barrier:
             outcome, frames = read_outcome(self._store, run.keys.outcome(group, chunk))
             # A cancelled task fails a job only where another stage needs its value.
             wanted = outcome.worker != CLIENT or len(run.manifest.stages) > 1
-            totals += Totals(tasks=outcome.count, failed=outcome.failed if wanted else 0)
+            failed = outcome.failed if wanted else 0
+            totals += Totals(tasks=outcome.count, failed=failed, deaths=outcome.attempt)
             for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):
-                totals += Totals(task_seconds=frame.seconds)
+                totals += Totals(task_seconds=frame.seconds, retries=max(0, frame.tries - 1))
                 value = None
-                if frame.kind is FrameKind.VALUE and run.stage.kind in _OURS:
+                if frame.kind is FrameKind.VALUE and run.stage.kind in OURS:
                     value = serialize.loads(frame.payload)
-                totals += _totals_of(value)
+                totals += totals_of(value)
                 mapped.append((task, value if isinstance(value, Mapped) else None))
         columns = b""
         if run.stage.partitions:
             columns = group_columns(mapped, run.stage.partitions)
-        return columns + json.dumps(as_record(totals)).encode()
+        return columns + totals.encode()
 
     def _stage_ended(self, run: StageRun, repair: bool) -> bool:
         """Launch the next stage or write the report; whether that was the end of the job."""
@@ -348,14 +375,10 @@ class Barrier:
     def _marker(self, key: str) -> dict[str, Any]:
         """Any: JSON of ours, two fields."""
         try:
-            marker: dict[str, Any] = json.loads(unstamped(self._store.get(key), key)[1])
+            marker = unsealed(unstamped(self._store.get(key), key)[1], key)
             return {"tasks": int(marker["tasks"]), "signature": str(marker["signature"])}
         except MALFORMED as error:
             raise CorruptObject(f"{key} is not a failure marker: {error}") from error
-
-
-_OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
-"""Stages whose values are records of ours; others are the user's, and may not load here."""
 
 
 def _is_counted(manifest: Manifest) -> bool:
@@ -388,7 +411,8 @@ def _tasks_in(run: StageRun, group: int) -> int:
     return sum(len(run.plan.tasks_of(chunk)) for chunk in run.plan.chunks_in(group))
 
 
-def _totals_of(value: object) -> Totals:
+def totals_of(value: object) -> Totals:
+    """Return what the record of a map, reduce or final task adds up to."""
     from lambdamr_runtime.mapreduce import Mapped, Reduced  # as above
     from lambdamr_runtime.outputs import Placed
 

@@ -108,10 +108,16 @@ class Content:
             length = len(held)
         return held[: held.find(b"\n") + 1 or len(held)]
 
-    def ranges(self, start: int, stop: int) -> Iterator[Block]:
-        """Yield bytes [start, stop) of the object as they are stored, reading ahead."""
+    def ranges(self, start: int, stop: int, beyond: int = 0) -> Iterator[Block]:
+        """Yield bytes [start, stop) of the object as they are stored, reading ahead.
+
+        Args:  beyond: so many bytes more come with the last read.
+        """
         step = self._block_bytes
-        spans = ((at, min(step, stop - at)) for at in range(start, stop, step))
+        spans = (
+            (at, step if at + step < stop else stop + beyond - at)
+            for at in range(start, stop, step)
+        )
         if stop - start <= max(step, AHEAD_BYTES):
             return ((at, self._read(at, length)) for at, length in spans)
         return _read_ahead(self._read, spans)
@@ -122,14 +128,15 @@ class Content:
     def _around(self) -> Iterator[Block]:
         """Yield the object's bytes from lo - 1 (from 0 in the first split) to its end.
 
-        To hi and a little on they are read ahead. The tail's reads are made when they are asked
-        for, as few splits need one; they begin small, for a line's rest, and double, for a line
-        longer than that.
+        To hi and a little on they are read ahead; the little comes with the read that has hi - 1,
+        so that how many reads there are hangs on the split alone. The tail's reads are made when
+        they are asked for, as few splits need one; they begin small, for a line's rest, and
+        double, for a line longer than that.
         """
         split = self.split
         look_ahead = min(LOOK_AHEAD_BYTES, int((split.hi - split.lo) * LOOK_AHEAD_SHARE))
         at = min(split.hi + look_ahead, split.size)
-        yield from self.ranges(max(split.lo - 1, 0), at)
+        yield from self.ranges(max(split.lo - 1, 0), split.hi, at - split.hi)
         tail = min(LOOK_AHEAD_BYTES, self._block_bytes)
         while at < split.size:
             length = min(tail, split.size - at)

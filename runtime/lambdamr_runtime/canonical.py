@@ -30,10 +30,11 @@ surrogatepass. Classes go by module and qualified name.
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import EnumType, Flag
 from functools import lru_cache
 from typing import Any, Final
+from zlib import crc32
 
 from lambdamr_runtime.errors import BadKey, UnstableKey
 
@@ -69,6 +70,9 @@ _MASK: Final = (1 << 64) - 1
 _DAY_S: Final = 86_400
 _SECOND_US: Final = 1_000_000
 
+_UNIFORM: Final = frozenset({int, float, tuple})
+"""Types whose keys are never text or bytes, and whose hash is found without their form."""
+
 _KNOWN_CLASSES: Final = 1024
 """Types whose form is remembered; bounded, since notebooks define classes again and again."""
 
@@ -92,60 +96,54 @@ def canonical(key: object) -> Canonical:
 def partition_of(key: object, partitions: int) -> int:
     """Return the partition of a key: the same in every process, on every machine, for good.
 
-    The high bits of a mixed 64-bit hash: plain modulo would send all multiples of 1,000 to one
-    partition of 1,000.
+    The high bits of a hash: plain modulo would send all multiples of 1,000 to one partition of
+    1,000. Text and bytes go by crc32, which needs no further mixing; what else there is by
+    `key_hash`, mixed.
 
     Args:     partitions: >= 1.
     Returns:  0 <= partition < partitions.
     Raises:   UnstableKey, BadKey: as `canonical`.
     """
-    if type(key) is str:
+    if type(key) in _UNIFORM:
+        return _mix(key_hash(key)) * partitions >> 64
+    tag, payload = canonical(key)
+    if tag in (TEXT, BYTES):
+        return _payload_hash(payload) * partitions >> 32
+    return _mix(_form_hash((tag, payload))) * partitions >> 64
+
+
+def partitions_of(keys: Sequence[object], partitions: int) -> list[int]:
+    """Return `partition_of` each key: text alone, or ints alone, at a third of the time.
+
+    Text: 0.13 us a key, beside 0.36 us for the hash of the int that its bytes make.
+    """
+    kinds = set(map(type, keys))
+    if kinds == {str}:
+        texts: Any = keys
         try:
-            value = hash(int.from_bytes(key.encode(), "little"))
-        except UnicodeEncodeError:
-            value = _text_hash(key)
-    elif type(key) is int:
-        value = hash(key)
-    else:
-        value = key_hash(key)
-    value *= _ODD_1
-    return (((value ^ (value >> 32)) * _ODD_2 & _MASK) * partitions) >> 64
-
-
-def partitions_of(keys: Iterable[object], partitions: int) -> list[int]:
-    """Return `partition_of` each key: text and ints in one loop, at two thirds of the time."""
-    found: list[int] = []
-    append = found.append
-    from_bytes, odd_1, odd_2, mask = int.from_bytes, _ODD_1, _ODD_2, _MASK
-    for key in keys:
-        if type(key) is str:
-            try:
-                value = hash(from_bytes(key.encode(), "little")) * odd_1
-            except UnicodeEncodeError:
-                append(partition_of(key, partitions))
-                continue
-        elif type(key) is int:
-            value = hash(key) * odd_1
-        else:
-            append(partition_of(key, partitions))
-            continue
-        append((((value ^ (value >> 32)) * odd_2 & mask) * partitions) >> 64)
-    return found
+            return [value * partitions >> 32 for value in map(crc32, map(str.encode, texts))]
+        except UnicodeEncodeError:  # a surrogate
+            pass
+    elif kinds == {int}:
+        odd_1, odd_2, mask = _ODD_1, _ODD_2, _MASK
+        return [
+            (((value := number * odd_1) ^ (value >> 32)) * odd_2 & mask) * partitions >> 64
+            for number in map(hash, keys)
+        ]
+    return [partition_of(key, partitions) for key in keys]
 
 
 def key_hash(key: object) -> int:
     """Return a stable hash of a key, equal for equal keys; not mixed.
 
-    Numbers have Python's documented numeric hash (modulo 2**61 - 1), text and bytes the same
-    hash of the number that their bytes make: 0.08 us, against 0.4 us for blake2b. (Of that,
-    swapping two bytes 61 apart changes nothing: two keys may meet, no real series was skewed.)
+    Numbers have Python's documented numeric hash (modulo 2**61 - 1), text and bytes their crc32.
     """
     if type(key) is str:
         return _text_hash(key)
     if type(key) is int:
         return hash(key)
     if type(key) is bytes:
-        return _bytes_hash(key)
+        return crc32(key)
     if type(key) is float and key == key:
         return hash(key)
     if type(key) is tuple:
@@ -191,11 +189,7 @@ def _tuple_shape(keys: Collection[Any]) -> str:
 
 
 def _text_hash(text: str) -> int:
-    return hash(int.from_bytes(text.encode("utf-8", "surrogatepass"), "little"))
-
-
-def _bytes_hash(data: bytes) -> int:
-    return hash(int.from_bytes(data, "little"))
+    return crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _mix(value: int) -> int:
@@ -227,7 +221,7 @@ def _payload_hash(payload: object) -> int:
     if isinstance(payload, str):
         return _text_hash(payload)
     if isinstance(payload, bytes):
-        return _bytes_hash(payload)
+        return crc32(payload)
     if isinstance(payload, tuple):
         return _fold(map(_payload_hash, payload), len(payload))
     return hash(payload)  # a number other than NaN: stable by definition
@@ -430,13 +424,26 @@ def _numpy_form(kind: Any) -> _Form:
     Any: a numpy class; numpy is not imported for those who do not use it.
     """
     numpy = sys.modules["numpy"]
-    if issubclass(kind, numpy.character):  # item() drops NULs at the end, which do count
-        return _str_form if issubclass(kind, str) else _bytes_form
+    if issubclass(kind, numpy.character):
+        form: _Form = _str_form if issubclass(kind, str) else _bytes_form
+        return lambda key: _numpy_text_form(key, form)
     if issubclass(kind, numpy.bool_ | numpy.integer) and not issubclass(kind, numpy.timedelta64):
         return lambda key: _int_form(key.item())
     if issubclass(kind, numpy.floating):
         return _numpy_float_form
     return _numpy_complex_form if issubclass(kind, numpy.complexfloating) else _refuse
+
+
+def _numpy_text_form(key: Any, form: _Form) -> Canonical:
+    """Any: text or bytes of numpy, which lose the NULs at their end when they are pickled."""
+    payload: Any
+    tag, payload = form(key)
+    if payload and payload[-1] in ("\0", 0):
+        raise UnstableKey(
+            f"{key!r:.80} of type numpy.{type(key).__name__} cannot be a key or a part of one: "
+            "numpy drops NULs at its end when it travels. Use str(key) or bytes(key)."
+        )
+    return (tag, payload)
 
 
 def _numpy_float_form(key: Any) -> Canonical:

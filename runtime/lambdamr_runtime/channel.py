@@ -1,6 +1,7 @@
 """Messages over a socket: a verb, a length, a body. Between pool, worker and kept child."""
 
 import enum
+import select
 import socket
 import struct
 
@@ -35,6 +36,10 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        # Not select.select: a descriptor above 1023, which a pool with many files open hands
+        # down under its number, is out of its range.
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -45,6 +50,10 @@ class Channel:
         Raises:  OSError: the other end is gone.
         """
         self._socket.sendall(_HEAD.pack(verb, len(body)) + body)
+
+    def has_news(self, patience_s: float) -> bool:
+        """Whether a message, or the end of the connection, comes within so many seconds."""
+        return bool(self._poll.poll(patience_s * 1000))
 
     def receive(self) -> tuple[Verb, bytes] | None:
         """Wait for one message; None when the other end is gone."""

@@ -29,6 +29,7 @@ from lambdamr_runtime.limits import (
     SLICE_S,
     TOMBSTONE_S,
 )
+from lambdamr_runtime.logs import LogWatch, capture_logging
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import KEPT_THREAD, Hygiene, Output, ProgressPage, Spool
 from lambdamr_runtime.stealing import Stealer
@@ -39,8 +40,12 @@ from lambdamr_runtime.worker import Host, Worker
 STACK_SIGNAL = signal.SIGUSR2
 """Makes the child write its Python stacks, even inside a C call that holds the GIL."""
 
-STACK_PATIENCE_S = 0.3
-"""How long the parent waits for that."""
+STACK_PATIENCE_S = 1.0
+"""How long the parent waits for that; used up only where the process cannot answer, or the machine
+is overloaded."""
+
+STACK_LOOK_S = 0.01
+"""Time between two looks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Settings:
     asked for them."""
     private: int = -1
     """Descriptor of the parent's own, which the child closes; -1: none."""
+    born_s: float = 0.0
+    """When the worker was started, seconds since the epoch; 0: the first event did not wait."""
 
 
 class Shared:
@@ -89,7 +96,7 @@ class Shared:
             if size and size == seen:
                 return
             seen = size
-            select.select((), (), (), STACK_PATIENCE_S / 30)
+            select.select((), (), (), STACK_LOOK_S)
 
     def take_stack(self) -> str:
         text = os.pread(self.stack.fileno(), LOG_BYTES, 0).decode("utf-8", "backslashreplace")
@@ -156,7 +163,10 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     modules = ShippedModules(os.path.join(settings.scratch, "modules"))
     near = local_path(settings.root) is not None
     look_s = NEAR_LOOK_S if near else TOMBSTONE_S
-    tombstones = _TombstoneWatch(store, link, shared.page, look_s)
+    capture_logging()
+    # Elsewhere a look costs money, and the platform keeps logs of its own.
+    logs = LogWatch(store, shared.page.running, shared.output.peek) if near else None
+    tombstones = _TombstoneWatch(store, link, shared.page, look_s, logs)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
     cache = Cache(_cache_bytes(settings.memory_mb))
     turn = _Turn(shared.page, settings.slice_s)
@@ -165,16 +175,17 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         watched: "_ProcessWatch | _NestedWatch",
         remaining_s: Callable[[], float],
         clean: Callable[[], bool],
+        born_s: float = 0.0,
     ) -> Worker:
         host = Host(
             link.invoke, _hinter(settings.hints), remaining_s, shared.spool.frames, clean,
-            look_s, near, link.fan_out, began,
+            look_s, near, born_s, clock.time(), link.fan_out, began,
         )  # fmt: skip
         return Worker(store, clock, host, watched, modules, cache, settings.name)
 
     def began(run: StageRun) -> None:
         if not settings.workers and run.manifest.job == running[0]:
-            ctx.workers = run.stage.width
+            ctx.workers = ctx.width = run.stage.width
 
     running = [""]
     nested = worker(_NestedWatch(shared), lambda: float("inf"), lambda: True)
@@ -195,7 +206,9 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         lambda: modules.archive, cache, settings.memory_mb,
     )  # fmt: skip
     context.enter(ctx)
-    main = worker(_ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore)
+    main = worker(
+        _ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore, settings.born_s
+    )
     link.tell(Verb.READY)
     while True:
         message = link.channel.receive()
@@ -203,7 +216,7 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
             return
         event = Event.decode(message[1])
         running[0] = event.job
-        tombstones.watch(event.job)
+        tombstones.watch(event.job, event.stage)
         turn.begin()
         try:
             rest = main.run(event)
@@ -279,19 +292,29 @@ class _Link:
 class _TombstoneWatch:
     """A thread that sees that the running job is cancelled, or the parent dead."""
 
-    def __init__(self, store: Store, link: _Link, page: ProgressPage, look_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        link: _Link,
+        page: ProgressPage,
+        look_s: float,
+        logs: LogWatch | None,
+    ) -> None:
         self._store = store
         self._link = link
         self._page = page
         self._look_s = look_s
+        self._logs = logs
         self._job = ""
+        self._stage = 0
         self._parent = os.getppid()
         self._tick = threading.Event()
         threading.Thread(target=self._run, name=KEPT_THREAD, daemon=True).start()
 
-    def watch(self, job: str) -> None:
+    def watch(self, job: str, stage: int = 0) -> None:
         """Watch this job from now on; "": none."""
         self._page.beat()
+        self._stage = stage
         self._job = job
 
     def _run(self) -> None:
@@ -304,6 +327,8 @@ class _TombstoneWatch:
                 if job and self._store.exists(JobKeys(job).cancelled) and job == self._job:
                     self._link.tell(Verb.CANCELLED, job.encode())
                     self._job = ""
+                if job and self._logs is not None:
+                    self._logs.look(job, self._stage)
             except LambdamrError as error:  # the running task sees a broken store by itself
                 sys.stderr.write(f"lambdamr: cannot look for a cancellation: {error}\n")
 

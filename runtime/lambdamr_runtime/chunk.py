@@ -12,7 +12,7 @@ from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.errors import LambdamrError
 from lambdamr_runtime.keys import StageKeys, new_execution_id
 from lambdamr_runtime.lanes import LanePlan
-from lambdamr_runtime.limits import INLINE_RESULT_BYTES
+from lambdamr_runtime.limits import INLINE_RESULT_BYTES, JOB_LIMIT_MARGIN_S
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Frame, FrameKind, Manifest, Outcome, Stage, encode_frames
 from lambdamr_runtime.work import Deferred, TaskEnv, Work
@@ -36,6 +36,17 @@ class Watched(Protocol):
         ...
 
     def peak_mb(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """What came before the first chunk of an event; fields as of Outcome."""
+
+    queued_s: float = 0.0
+    cold_s: float = 0.0
+
+
+NO_WAIT = Waited()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +87,16 @@ class ChunkRunner:
         self._load_work = load_work
         self._load_args = load_args
         self._name = name
+        self._load_s = 0.0
+        """Of the chunk that runs."""
 
-    def run(self, run: StageRun, chunk: int, attempt: int, history: History) -> Outcome:
+    def run(self, run: StageRun, chunk: int, history: History, waited: Waited = NO_WAIT) -> Outcome:
         """Run the tasks of a chunk that *history* has not ended, and return its outcome.
 
         The outcome is not committed yet; frames too large for it are stored already.
         """
         started_s, begun = self._clock.time(), self._clock.monotonic()
+        self._load_s = 0.0
         execution = new_execution_id()
         tasks = run.plan.tasks_of(chunk)
         self._watched.begin_chunk(execution, len(tasks))
@@ -90,13 +104,14 @@ class ChunkRunner:
         self._watched.end_chunk()
         packed = encode_frames(frames)
         results = ""
+        ran = self._clock.monotonic()
         if len(packed) > INLINE_RESULT_BYTES:
             results = run.keys.results(chunk, execution)
             self._store.put(results, packed)
         return Outcome(
             chunk=chunk,
             execution=execution,
-            attempt=attempt,
+            attempt=len(history.deaths),
             count=len(tasks),
             failed=sum(frame.kind is FrameKind.ERROR for frame in frames),
             started_s=started_s,
@@ -106,20 +121,26 @@ class ChunkRunner:
             frames=b"" if results else packed,
             results=results,
             results_checksum=crc32(packed) if results else 0,
+            queued_s=waited.queued_s,
+            cold_s=waited.cold_s,
+            load_s=self._load_s,
+            write_s=self._clock.monotonic() - ran if results else 0.0,
         )
 
     def _frames(
         self, run: StageRun, chunk: int, execution: str, history: History
     ) -> Iterator[Frame]:
         tasks = run.plan.tasks_of(chunk)
-        watched, timeout_s = self._watched, run.stage.timeout_s
+        watched = self._watched
         ended = {task: history.frames.get(task) or history.verdict(task) for task in tasks}
         if all(ended.values()):
             yield from (frame for frame in ended.values() if frame is not None)
             return
         # Loading runs the user's code: a death there counts against every task that is left.
-        watched.begin_task(chunk, -1, timeout_s, execution)
+        watched.begin_task(chunk, -1, self._limit_s(run), execution)
+        begun = self._clock.monotonic()
         work, args, broken = self._load(run, chunk)
+        self._load_s = self._clock.monotonic() - begun
         env = TaskEnv(
             self._store,
             run.manifest,
@@ -130,7 +151,7 @@ class ChunkRunner:
         for task in tasks:
             frame = ended[task]
             if frame is None:
-                watched.begin_task(chunk, task, timeout_s, execution)
+                watched.begin_task(chunk, task, self._limit_s(run), execution)
                 if broken is not None:
                     frame = Frame(FrameKind.ERROR, broken)
                 else:
@@ -138,6 +159,14 @@ class ChunkRunner:
                     frame = self._run_task(work, env, task, arg)
                 watched.end_task(task, frame)
             yield frame
+
+    def _limit_s(self, run: StageRun) -> float | None:
+        """Return how long a task that begins now may run: its own limit, or the job's rest."""
+        limit_s = run.stage.timeout_s
+        if run.manifest.timeout_s is None:
+            return limit_s
+        left_s = max(0.0, run.manifest.deadline_s - self._clock.time()) + JOB_LIMIT_MARGIN_S
+        return left_s if limit_s is None else min(limit_s, left_s)
 
     def _load(self, run: StageRun, chunk: int) -> tuple[Any, Any, bytes | None]:
         """Return (work, arguments, None), or as the third the error record of what failed."""
@@ -154,7 +183,7 @@ class ChunkRunner:
         tries = 1
         while True:
             try:
-                given = serialize.loads(arg.data) if isinstance(arg, Deferred) else arg
+                given = arg.load() if isinstance(arg, Deferred) else arg
                 payload = serialize.dump_result(work.run(env, task, given), env.dumps)
                 kind = FrameKind.VALUE
                 break

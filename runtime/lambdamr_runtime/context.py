@@ -76,6 +76,8 @@ class Context:
     cache: Cache = field(default_factory=Cache)
     memory_mb: int = 0
     """Limit of this worker, MiB; 0: none."""
+    width: int = 0
+    """Most lanes of a nested job; 0: LANES_PER_WORKER for each worker."""
 
 
 _current: Context | None = None

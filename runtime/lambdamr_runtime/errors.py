@@ -10,8 +10,10 @@ LambdamrError
 │   ├── ArgumentNotSerializable
 │   └── ResultNotSerializable
 ├── JobFailed                  a job ended without all of its results
-│   └── ReceiptMismatch        bytes or pairs written and read differ
+│   ├── ReceiptMismatch        bytes or pairs written and read differ
+│   └── JobTimeout             it ran longer than its time limit
 ├── JobNotFound
+├── JobRunning                 a job that runs is not deleted
 ├── CorruptObject              an object of ours cannot be what we wrote
 ├── RuntimeMismatch            client and runtime differ in Python or wire version
 ├── StoreError                 the object store refused or could not be reached
@@ -50,6 +52,8 @@ __all__ = [
     "InvocationRefused",
     "JobFailed",
     "JobNotFound",
+    "JobRunning",
+    "JobTimeout",
     "LambdamrError",
     "MissingPermission",
     "NotSerializable",
@@ -113,8 +117,16 @@ class ReceiptMismatch(JobFailed):
     """What was written and what was read differ: the result would be wrong, so there is none."""
 
 
+class JobTimeout(JobFailed):
+    """A job ran longer than its time limit, `job_timeout_s=`; what it had committed stays."""
+
+
 class JobNotFound(LambdamrError):
     """No job of that id lies under the root."""
+
+
+class JobRunning(LambdamrError):
+    """A job was to be deleted that has not ended, and whose client may live."""
 
 
 class CorruptObject(LambdamrError):
@@ -186,11 +198,16 @@ class UnwritablePair(InvalidPairs):
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a worker, as text; the `__cause__` of an exception raised there."""
+    """The traceback of a worker, as text; the `__cause__` of an exception raised there.
 
-    def __init__(self, text: str) -> None:
+    Args:  output: the end of what the task wrote, shown below it.
+    """
+
+    def __init__(self, text: str, output: str = "") -> None:
         super().__init__(text)
         self.text = text
+        self.output = output
 
     def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
+        output = f"\nIts last output:\n{self.output}" if self.output else ""
+        return f'\n"""\n{self.text}{output}"""'

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from typing import Any, Protocol
 
 from lambdamr_runtime.child import Settings
@@ -27,8 +28,6 @@ Payload = dict[str, Any]
 
 class LambdaContext(Protocol):
     """What is used of the context of an invocation."""
-
-    aws_request_id: str
 
     def get_remaining_time_in_millis(self) -> int: ...
 
@@ -63,7 +62,7 @@ def worker(event: Payload, context: LambdaContext) -> None:
     _sandbox.run(decoded, LambdaLink(_invoker, context))
 
 
-def supervisor(record: Payload, context: LambdaContext) -> None:
+def supervisor(record: Payload, _: LambdaContext) -> None:
     """Repair what a failed invocation of a worker left undone.
 
     Raises:  whatever kept it from that: AWS tries it twice more.
@@ -83,7 +82,6 @@ def supervisor(record: Payload, context: LambdaContext) -> None:
         tail,
     )
     _log(f"{failure.condition} {failure.error_type} {failure.request}: {verdict.value}")
-    del context  # the signature is AWS's
 
 
 def _log(line: str) -> None:
@@ -101,6 +99,7 @@ def _settings() -> Settings:
         workers=0,
         slice_s=float("inf"),
         steals=True,
+        born_s=time.time(),
     )
 
 

@@ -6,7 +6,6 @@ in where events come from.
 
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -34,8 +33,7 @@ class PoolLink:
 
     def is_gone(self) -> bool:
         """The pool sends nothing while an event runs, except the end of its connection."""
-        ready, _, _ = select.select((self._channel,), (), (), 0)
-        return bool(ready)
+        return self._channel.has_news(0)
 
     def remaining_s(self) -> float:
         return float("inf")

@@ -9,7 +9,6 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from lambdamr_runtime.clock import Clock, SystemClock
 from lambdamr_runtime.errors import InvocationFailed, InvocationRefused
@@ -79,7 +78,7 @@ class Signed:
     def post(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         """Send one request; returns status and body.
 
-        Raises:  HTTPClientError of botocore: no answer came.
+        Raises:  BotoCoreError of botocore: no answer came.
         """
         from botocore.awsrequest import AWSRequest
 
@@ -113,13 +112,13 @@ class Invoker:
 
         Raises:  InvocationRefused: AWS will not, ever. InvocationFailed: it has not, however often.
         """
-        from botocore.exceptions import HTTPClientError
+        from botocore.exceptions import BotoCoreError
 
         pause = pauses(self._clock, INVOKE_PATIENCE_S, self._draw)
         while True:
             try:
                 status, answer = self._connected().post(self._path, self._headers(), event)
-            except HTTPClientError as error:
+            except BotoCoreError as error:
                 reason, last = str(error), error
             else:
                 if status < 300:
@@ -149,6 +148,8 @@ class Invoker:
 
     @property
     def _path(self) -> str:
+        from urllib.parse import quote  # 8 ms, which leaves of the tree do not pay
+
         return f"/2015-03-31/functions/{quote(self._function, safe='')}/invocations"
 
     def _connected(self) -> Signed:

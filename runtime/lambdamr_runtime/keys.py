@@ -1,7 +1,8 @@
 """The name of every object that lambdamr stores, relative to the root.
 
 functions/{sha}                      jobs/{job}/job.json · cancelled · report.json
-                                     jobs/{job}/placed · withdrawn
+                                     jobs/{job}/placed · withdrawn · logs/wanted
+                                     jobs/{job}/logs/{stage number}/{chunk}
 data/{sha}                           jobs/{job}/{stage}/args
 shuffle/{hex}/{job}/{stage}/         jobs/{job}/{stage}/outcomes/{group}/{chunk}
     {task}.{execution}               jobs/{job}/{stage}/attempts/{chunk}/{attempt}.{execution}
@@ -24,6 +25,7 @@ JOBS = "jobs/"
 FUNCTIONS = "functions/"
 DATA = "data/"
 SHUFFLE = "shuffle/"
+INPUTS = "inputs/"
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -66,6 +68,11 @@ def data_key(sha: str) -> str:
     return f"{DATA}{sha}"
 
 
+def input_key(sha: str, name: str) -> str:
+    """Of an uploaded file: the name tells what is in it, by its suffix."""
+    return f"{INPUTS}{sha}/{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class StageKeys:
     """The keys of one stage of one job."""
@@ -98,6 +105,11 @@ class StageKeys:
     def groups(self) -> str:
         """Prefix of the group markers."""
         return f"{self._base}groups/"
+
+    @property
+    def all_outcomes(self) -> str:
+        """Prefix of the outcomes of all groups."""
+        return f"{self._base}outcomes/"
 
     def outcomes(self, group: int) -> str:
         """Prefix of the outcomes of one group."""
@@ -164,6 +176,22 @@ class JobKeys:
     def withdrawn(self) -> str:
         """That has been removed again."""
         return f"{self.prefix}withdrawn"
+
+    @property
+    def logs_wanted(self) -> str:
+        """Somebody wants to see what running tasks write."""
+        return f"{self.prefix}logs/wanted"
+
+    def live_logs(self, stage: int) -> str:
+        """Prefix of what the running tasks of a stage show.
+
+        Args:  stage: its number: the worker that writes these knows no name.
+        """
+        return f"{self.prefix}logs/{stage}/"
+
+    def live_log(self, stage: int, chunk: int) -> str:
+        """The tail of what the running task of a chunk has written."""
+        return f"{self.live_logs(stage)}{chunk}"
 
     @property
     def shuffle_prefixes(self) -> tuple[str, ...]:

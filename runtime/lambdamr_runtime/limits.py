@@ -44,8 +44,36 @@ STEAL_S = 2.0
 LIST_PAGE = 1000
 """Keys in one page of an S3 listing; a group of lanes is sized to fit one page."""
 
+S3_MIN_PART_BYTES = 5 * MIB
+"""Every part of a multipart upload but the last has as many."""
+
+S3_MAX_PARTS = 10_000
+"""Of one multipart upload."""
+
+S3_MAX_COPY_BYTES = 5 * 1024 * MIB
+"""S3 copies no larger object with one request."""
+
 PLANNED_MEMORY_MB = 1769
 """Memory of a worker without a limit, for planning; that of one vCPU on AWS Lambda."""
+
+S3_WRITES_PER_S = 3500
+S3_READS_PER_S = 5500
+"""Requests that S3 takes of one prefix before it answers 503; it splits prefixes that stay busy."""
+
+CONCURRENCY = 1000
+"""Executions at a time that AWS allows an account and region, unless it was asked for more."""
+
+CONCURRENCY_SHARE = 0.8
+"""Share of the allowed executions that a job may take."""
+
+RAMP_PER_S = 100
+"""New environments of one function per second beyond the first CONCURRENCY: 1,000 in 10 s."""
+
+FUNCTION_TIMEOUT_S = 900
+"""Longest execution of a function."""
+
+NETWORK_BYTES_PER_S = 78 * 10**6
+"""About 625 Mbit/s per environment."""
 
 # --- what travels inline, what is stored ------------------------------------------------------
 INLINE_BYTES = 32 * KIB
@@ -61,6 +89,9 @@ a larger one is read chunk by chunk."""
 
 LOG_BYTES = 64 * KIB
 """What is kept of a task's stdout and stderr: the tail."""
+
+SHOWN_LOG_BYTES = 2 * KIB
+"""How much of that an error message shows."""
 
 OUTPUT_BYTES = 16 * MIB
 """What the output of a running task may take on disk; more of it is freed, up to the tail."""
@@ -95,6 +126,9 @@ SLOWEST_MARGIN = 1.5
 # --- failures -----------------------------------------------------------------------------------
 INFRASTRUCTURE_RETRIES = 2
 """How often a task whose process died is tried again before it is TaskLost."""
+
+JOB_LIMIT_MARGIN_S = 0.1
+"""A task is ended so long after its job's time limit: by then every clock has passed it."""
 
 SAME_FAILURES = 10
 """If a stage's first so many chunks all fail the same way, the stage ends."""
@@ -164,6 +198,9 @@ SUPERVISOR_RETRIES = 2
 
 RECURSION_GUARD = 16
 """AWS ends chains of so many invocations of functions by functions, unless told to allow them."""
+
+FEW_CONCURRENT = 100
+"""New accounts begin with 10 concurrent executions; below this one should ask for more."""
 
 LOG_RETENTION_DAYS = (
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,

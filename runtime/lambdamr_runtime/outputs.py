@@ -9,7 +9,6 @@ finalizer writes and then looks for the tombstone. So whichever comes first, not
 All names and contents are the same however often this runs: repeats and zombies change nothing.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,11 +19,12 @@ from zlib import crc32
 from lambdamr_runtime import serialize
 from lambdamr_runtime.errors import CorruptObject, JobFailed
 from lambdamr_runtime.formats import Format
+from lambdamr_runtime.joining import Joined, Source, join, open_client
 from lambdamr_runtime.keys import JobKeys
-from lambdamr_runtime.limits import KIB, MIB
+from lambdamr_runtime.limits import KIB, MIB, S3_MAX_COPY_BYTES, S3_MIN_PART_BYTES
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, Upload, local_path, open_store
-from lambdamr_runtime.wire import MALFORMED, FrameKind
+from lambdamr_runtime.wire import MALFORMED, FrameKind, sealed, unsealed
 from lambdamr_runtime.work import TaskEnv
 
 SUCCESS = "_SUCCESS"
@@ -38,9 +38,6 @@ FLUSH_BYTES = 256 * KIB
 
 COPY_BYTES = 8 * MIB
 """Bytes of a part that a streamed copy holds."""
-
-MAX_SERVER_COPY_BYTES = 5 * 1024 * MIB
-"""S3 copies no larger object with one request; it is streamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +116,12 @@ class Destination:
     def key(self, name: str) -> str:
         return self.prefix + name
 
+    def in_bucket(self, key: str) -> tuple[str, str] | None:
+        """Return (bucket, key there) of a key of *store*; None where that is not on S3."""
+        bucket, path = _bucket_of(self.store.root)
+        scheme, _, name = bucket.partition("://")
+        return (name, _as_prefix(path) + key) if scheme == "s3" else None
+
     def names(self) -> Iterator[str]:
         """Yield what is in the folder, relative to it; of a local one its entries, whatever their
         names: obstore has no keys for some.
@@ -181,9 +184,14 @@ def open_destination(folder: str, store: Store) -> Destination:
     if folder.startswith(root):
         return Destination(store, _as_prefix(folder[len(root) :]), "")
     bucket, path = _bucket_of(folder)
-    own_bucket, own_path = _bucket_of(store.root)
-    source = _as_prefix(own_path) if bucket == own_bucket else None
+    own_path = _bucket_of(store.root)[1]
+    source = _as_prefix(own_path) if is_same_store(folder, store.root) else None
     return Destination(open_store(bucket), _as_prefix(path), source)
+
+
+def is_same_store(folder: str, root: str) -> bool:
+    """Whether the store of a root can copy to a remote folder by itself."""
+    return folder.startswith(f"{root.rstrip('/')}/") or _bucket_of(folder)[0] == _bucket_of(root)[0]
 
 
 def _as_prefix(path: str) -> str:
@@ -206,12 +214,12 @@ class Note:
     """In the order in which they are removed."""
 
     def encode(self) -> bytes:
-        return json.dumps({"folder": self.folder, "names": self.names}).encode()
+        return sealed({"folder": self.folder, "names": self.names})
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> "Note":
         try:
-            record = json.loads(data)
+            record = unsealed(data, source)
             return cls(str(record["folder"]), tuple(map(str, record["names"])))
         except MALFORMED as error:
             raise CorruptObject(f"{source} is no list of output objects: {error}") from error
@@ -289,6 +297,8 @@ class _Placing:
         self._keys = JobKeys(env.manifest.job)
         self._folder = work.open_folder(work.folder, env.store)
         self._names = work.names(env.source.tasks)
+        self._parts: list[int] = []
+        """Tasks whose files are placed."""
         self._begun = False
         """Whether this run has written anything."""
 
@@ -298,8 +308,13 @@ class _Placing:
             raise JobFailed(f"Job {self._env.manifest.job} has ended already.")
         self._begin()
         files = self._join() if self._work.single else list(self._copy())
+        self._remove_missing()
         self._finish()
-        placed = (self._work.single,) if self._work.single else self._names[1:]
+        placed = (
+            (self._work.single,)
+            if self._work.single
+            else tuple(map(self._work.name_of, self._parts))
+        )
         return Placed(
             tuple(f"{self._work.folder.rstrip('/')}/{name}" for name in placed),
             sum(file.pairs for file in files),
@@ -332,13 +347,13 @@ class _Placing:
         return [self._work.single] if there else []
 
     def _copy(self) -> Iterator[Written]:
-        for part, file in enumerate(self._files()):
+        for file in self._files():
             self._look()
-            self._copy_one(file, self._folder.key(self._work.name_of(part)))
+            self._copy_one(file, self._folder.key(self._work.name_of(self._parts[-1])))
             yield file
 
     def _copy_one(self, file: Written, target: str) -> None:
-        if self._folder.source is None or file.size > MAX_SERVER_COPY_BYTES:
+        if self._folder.source is None or file.size > S3_MAX_COPY_BYTES:
             size = _put(self._folder.store, target, self._pieces(file))
         else:
             self._folder.store.copy(self._folder.source + file.key, target)
@@ -350,26 +365,62 @@ class _Placing:
             )
 
     def _join(self) -> list[Written]:
-        """Write one object, streamed; on S3 a multipart copy could take the place of this."""
-        joined: list[Written] = []
-        target = self._folder.key(self._work.single)
-        size = _put(self._folder.store, target, self._joined(joined))
+        """Write one object: by copies of parts within a bucket of S3, else streamed."""
+        files = list(self._files())
         header = len(self._work.form.header)
-        expected = header + sum(file.size - header for file in joined)
+        expected = header + sum(file.size - header for file in files)
+        target = self._folder.key(self._work.single)
+        if self._folder.source is None or expected < S3_MIN_PART_BYTES:
+            size = _put(self._folder.store, target, self._joined(files))
+        else:
+            size = self._join_within(self._folder.source, files, target)
         if size != expected:
             raise CorruptObject(f"{target} was joined to {size} bytes, its parts have {expected}.")
-        return joined
+        return files
 
-    def _joined(self, joined: list[Written]) -> Iterator[bytes]:
+    def _join_within(self, prefix: str, files: Sequence[Written], target: str) -> int:
+        """Join where the store has the files too, and return the size."""
+        store = self._folder.store
+        place = self._folder.in_bucket(target)
+        if place is None:
+            return _put(store, target, self._joined(files))
+        bucket, key = place
+        at = key[: len(key) - len(target)] + prefix
+        sources = [self._source(file, at) for file in files]
+
+        def read(file: int, start: int, length: int) -> bytes:
+            return self._store.get_range(files[file].key, start, length, sources[file].etag)
+
+        joined = Joined(open_client(), bucket, key)
+        join(joined, sources, len(self._work.form.header), read, self._look)
+        return store.head(target).size
+
+    def _source(self, file: Written, prefix: str) -> Source:
+        """Return a file as S3 has it; its ETag stands for the bytes that were looked up."""
+        found = self._store.head(file.key)
+        if found.size != file.size:
+            raise CorruptObject(
+                f"{file.key} is damaged: it has {found.size} bytes, written were {file.size}."
+            )
+        return Source(prefix + file.key, found.size, found.etag)
+
+    def _joined(self, files: Sequence[Written]) -> Iterator[bytes]:
         header = self._work.form.header
         yield header
-        for file in self._files():
+        for file in files:
             self._look()
-            joined.append(file)
             left = len(header)
             for piece in self._pieces(file):
                 yield piece[left:]
                 left = max(0, left - len(piece))
+
+    def _remove_missing(self) -> None:
+        """Remove what an earlier job left under the names of tasks that failed in this one."""
+        if self._work.single or not self._work.overwrite:
+            return
+        placed = set(self._parts)
+        missing = [part for part in range(self._env.source.tasks) if part not in placed]
+        self._folder.store.delete([self._folder.key(self._work.name_of(part)) for part in missing])
 
     def _finish(self) -> None:
         self._folder.remove_staged(self._names)
@@ -395,16 +446,24 @@ class _Placing:
             )
 
     def _files(self) -> Iterator[Written]:
-        """Yield the files of the winning executions, in the order of their tasks."""
+        """Yield the files of the winning executions, in the order of their tasks.
+
+        `_parts` has the number of the file's task. A task that failed, as max_failures= allowed,
+        has none.
+        """
         stage = self._env.source
         keys = self._env.stage_keys(self._env.index - 1)
         for chunk in range(stage.plan.chunks):
             source = keys.outcome(stage.plan.group_of(chunk), chunk)
-            for frame in read_outcome(self._store, source)[1]:
+            frames = read_outcome(self._store, source)[1]
+            for task, frame in zip(stage.plan.tasks_of(chunk), frames, strict=True):
                 is_value = frame.kind is FrameKind.VALUE
+                if not is_value and stage.max_failures:
+                    continue
                 file = serialize.loads(frame.payload).file if is_value else None
                 if file is None:
                     raise CorruptObject(f"{source} names no file for the output")
+                self._parts.append(task)
                 yield file
 
     def _look(self) -> None:
@@ -427,6 +486,6 @@ class _Placing:
 
 
 def _put(store: Store, key: str, pieces: Iterator[bytes]) -> int:
-    from lambdamr_runtime.mapreduce import put_parts  # it knows this module
+    from lambdamr_runtime.parts import put_parts  # it knows this module
 
     return put_parts(store, key, pieces)

@@ -19,7 +19,7 @@ def load_data(key: str) -> Any:
     kept = ctx.cache.get(key)
     if kept is None:
         data = checked_sha(ctx.store.get(key), key)
-        kept = (serialize.loads(data),)
+        kept = (serialize.load_value(data),)
         ctx.cache.keep(key, kept, len(data))
     return kept[0]
 
@@ -61,5 +61,5 @@ def read_outcome(store: Store, key: str) -> tuple[Outcome, list[Frame]]:
 def value_of(frame: Frame, source: str) -> Any:
     """Return the value of a frame, or raise the exception that it holds."""
     if frame.kind is FrameKind.VALUE:
-        return serialize.loads(frame.payload)
+        return serialize.load_value(frame.payload)
     raise serialize.revive(serialize.load_error(frame.payload, source))

@@ -16,11 +16,11 @@ within MEMORY_CHECK_S; the next child records what happened and goes on with the
 import contextlib
 import os
 import resource
-import select
 import signal
 import socket
 import time
 from dataclasses import replace
+from math import ceil
 from typing import NoReturn, Protocol
 
 from lambdamr_runtime.channel import Channel, Verb
@@ -81,6 +81,7 @@ class Sandbox:
         """Fork the child, so that it is warm when the first event comes."""
         if self._child is None:
             self._child = _Child.fork(self._settings, self._shared)
+            self._settings = replace(self._settings, born_s=0.0)  # later ones are no cold starts
 
     def run(self, event: Event, surroundings: Surroundings) -> None:
         """Run an event to its end, over the deaths of any number of children.
@@ -104,6 +105,7 @@ class Sandbox:
         if self._child is not None:
             self._child.kill()
             self._child = None
+            self._shared.page.bury()
 
     def _run_once(self, event: Event, surroundings: Surroundings) -> Event | None:
         assert self._child is not None  # noqa: S101 - start() has made it
@@ -186,7 +188,7 @@ class Sandbox:
         limit = self._settings.memory_mb
         used = child.memory_mb() if limit else 0.0
         if used > limit:
-            detail = f"its process used {used:.0f} MB of memory, the limit is {limit} MB"
+            detail = f"its process used {ceil(used)} MB of memory, the limit is {limit} MB"
             return self._autopsy(child, running, DeathCause.MEMORY, detail)
         return None
 
@@ -202,6 +204,7 @@ class Sandbox:
             self._shared.ask_for_stack(child.pid)
         status = child.kill()
         running = self._shared.page.running()
+        self._shared.page.bury()
         if suspect is not None and (running is None or running.number != suspect.number):
             cause, detail = DeathCause.LOST, f"being stopped for the task before it: {detail}"
         if cause is DeathCause.CRASH:
@@ -217,6 +220,8 @@ class Sandbox:
             execution=running.execution if running else "",
             stack=users_stack(self._shared.take_stack()),
             log=self._shared.output.take().decode("utf-8", "backslashreplace"),
+            began_s=running.began_s if running else 0.0,
+            ended_s=time.time(),
         )
 
     def _is_out_of_memory(self, status: int, last_mb: float) -> bool:
@@ -264,9 +269,9 @@ class _Time:
 
         One that was begun late is tried again, first in its invocation, with all the time there is.
         """
-        ran_s = self._whole_s - (self.ends - self._seen)
-        detail = f"it ran into the time limit of its function, after {self._whole_s - ran_s:.1f} s"
-        is_late = ran_s > LATE_SHARE * self._whole_s
+        ran_s = self.ends - self._seen
+        detail = f"it ran into the time limit of its function, after {ran_s:.1f} s"
+        is_late = ran_s < (1 - LATE_SHARE) * self._whole_s
         return (DeathCause.LOST if is_late else DeathCause.TIMEOUT), detail
 
 
@@ -339,8 +344,7 @@ class _Child:
 
     def message(self, patience_s: float) -> tuple[Verb, bytes] | None:
         """Return the next message, or None if none comes in time or the child is dead."""
-        ready, _, _ = select.select((self.channel,), (), (), patience_s)
-        return self.channel.receive() if ready else None
+        return self.channel.receive() if self.channel.has_news(patience_s) else None
 
     def answer(self, verb: Verb, body: bytes = b"") -> None:
         """Send an answer; a child that has just died gets none, and its death is seen next."""

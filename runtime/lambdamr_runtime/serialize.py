@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import cloudpickle
-
+from lambdamr_runtime.byvalue import dumps_code, loads_keeping
 from lambdamr_runtime.errors import (
     CorruptObject,
     RemoteError,
     RemoteTraceback,
     ResultNotSerializable,
 )
+from lambdamr_runtime.limits import SHOWN_LOG_BYTES
 
 _RUNTIME = os.path.dirname(__file__)
 _KEPT_FRAMES = 64
@@ -34,7 +34,7 @@ def code_dumps(serializer: str) -> Dumps:
     Raises:  ValueError: unknown name.
     """
     if serializer == "cloudpickle":
-        return _cloudpickle_dumps
+        return dumps_code
     if serializer == "dill":
         import dill  # an extra: loaded when asked for
 
@@ -67,9 +67,9 @@ def loads(data: bytes) -> Any:
     return pickle.loads(data)
 
 
-def _cloudpickle_dumps(value: object) -> bytes:
-    data: bytes = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return data
+def load_value(data: bytes) -> Any:
+    """Unpickle what a task returned or raised, or what was put: classes stay as they are here."""
+    return loads_keeping(data)
 
 
 def _dill_dumps(dill: Any) -> Dumps:
@@ -114,12 +114,24 @@ def record_failure(error: Exception) -> ErrorRecord:
     return ErrorRecord(pickle.dumps(error), _type_name(error), str(error), "")
 
 
-def revive(record: ErrorRecord) -> BaseException:
-    """Return the exception to raise at the client, the remote traceback as its cause."""
+def revive(record: ErrorRecord, log: bytes = b"") -> BaseException:
+    """Return the exception to raise at the client, the remote traceback as its cause.
+
+    Args:  log: what the task wrote; the end of it is shown with the traceback.
+    """
     error = _unpickled(record)
     if record.text:  # past the class's own __setattr__: that of a frozen dataclass raises
-        object.__setattr__(error, "__cause__", RemoteTraceback(record.text))
+        cause = RemoteTraceback(record.text, shown_log(log))
+        object.__setattr__(error, "__cause__", cause)
     return error
+
+
+def shown_log(log: bytes) -> str:
+    """Return the end of a log, for a message: whole lines, where they are not too long."""
+    tail = log[-SHOWN_LOG_BYTES:]
+    if len(tail) < len(log):
+        tail = b"\xe2\x80\xa6\n" + (tail.partition(b"\n")[2] or tail)
+    return tail.decode("utf-8", "backslashreplace").rstrip("\n")
 
 
 def revive_traceback(frames: dict[str, Any]) -> TracebackType:
@@ -210,7 +222,7 @@ def rebuild(
 def _unpickled(record: ErrorRecord) -> BaseException:
     if record.exception:
         try:
-            error = loads(record.exception)
+            error = load_value(record.exception)
             if isinstance(error, BaseException):
                 return error
         except BaseException as error:  # loading runs the user's code, which may even exit

@@ -3,7 +3,7 @@
     shuffle object = the slices of one map task, back to back, partition by partition
     slice          = front · block · block · …          sorted by canonical key
     front          = fixed header · job · stage · one row per block
-    block          = pickle of (keys, counts, values)   at most `block_pairs` values
+    block          = see content.py
     group index    = column · column · …                one per partition
     column         = one Slice row per task of the group · checksum
 
@@ -11,44 +11,40 @@ A chain of checksums covers every byte once: the index has that of the front, th
 the blocks. So a reader that holds a front can verify and merge block by block, and one that
 holds the whole slice verifies all of it before it unpickles anything.
 
-A key whose values do not fit in one block goes on in the next one. Pure functions, bytes in and
-bytes out; offsets of an index count from its first byte, behind any stamp.
+Pure functions, bytes in and bytes out; offsets of an index count from its first byte, behind any
+stamp.
 """
 
-import pickle
 import struct
 import zlib
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
 
-from lambdamr_runtime.canonical import natural_shape
+from lambdamr_runtime.content import (
+    BLOCK_PAIRS,
+    BLOCK_ROW_BYTES,
+    Block,
+    BlockWriter,
+    Content,
+    Group,
+    block_row,
+    check_block,
+    content_of,
+    decode_rows,
+    groups_of,
+)
 from lambdamr_runtime.errors import CorruptObject
 
 MAGIC = b"LMR1"
 
-BLOCK_PAIRS = 4096
-"""Values per block unless told: blocks of small pairs come to some 50 KiB, and a merge of
-hundreds of slices holds one block of each."""
-
-BLOCK_BYTES = 128 * 1024
-"""Blocks are cut so that they come to at most about so many bytes."""
-
-FIRST_BLOCK_PAIRS = 4
-"""Values of the first block, whose size says how many the next ones may have: a megabyte each, or
-twenty bytes. A task's later runs begin with what its earlier ones have learnt."""
 
 _SLICE = struct.Struct("<I8sQQQI")
 _HEADER = struct.Struct("<4sIIQII8sIHH")
 """magic, checksum, front bytes, pairs, task, partition, execution, blocks, job and stage bytes."""
 _CHECKED_FROM = 8
 """The checksum of a front covers what follows it."""
-_BLOCK = struct.Struct("<QIII16s")
-"""Length, pairs, keys, checksum, shape."""
-_SHAPE_BYTES = 16
-"""Longest shape that a block row holds; keys of longer ones are compared by `canonical`."""
+
+
 _CHECKSUM = struct.Struct("<I")
 _EXECUTION_BYTES = 8
 
@@ -57,12 +53,6 @@ ROW_BYTES = _SLICE.size
 
 NO_EXECUTION = "0" * 16
 """The execution in the row of a task that failed for good."""
-
-Group = tuple[Any, list[Any]]
-"""A key and its values, in (task, position) order. Any: the user's own types."""
-
-Content = tuple[list[Any], list[int] | None, list[Any]]
-"""What a block holds: keys, how many values each has (None: one), and all values in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,144 +114,9 @@ class Slice:
         return cls(task, execution.hex(), offset, length, pairs, checksum)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One block of a slice, as the front lists it."""
-
-    offset: int
-    """Bytes from the beginning of the slice."""
-    length: int
-    """Bytes."""
-    pairs: int
-    """Values."""
-    keys: int
-    checksum: int
-    """crc32 of the block."""
-    shape: str
-    """`canonical.natural_shape` of its keys: two blocks of one shape merge in natural order.
-    "" where keys need `canonical`."""
-
-
 def missing_slice(task: int, execution: str = NO_EXECUTION) -> Slice:
     """Return the row of a task that has nothing for a partition."""
     return Slice(task, execution, 0, 0, 0, 0)
-
-
-class BlockWriter:
-    """Cuts sorted groups into blocks, and pickles and writes one after the other.
-
-    Holds no more than the block that is being filled. Blocks are kept near BLOCK_BYTES, however
-    large the values are: a merge holds one of each of its runs.
-
-    Args:  write: takes the bytes of each block. dumps: pickles by value what plain pickle cannot,
-           or would write as a reference to `__main__`. shape: of the keys, as `natural_shape`.
-           block_pairs: most values in a block, >= 1. first_pairs: of the first block. offset:
-           of the first block.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[bytes], object],
-        dumps: Callable[[object], bytes],
-        *,
-        shape: Callable[[Collection[object]], str] = natural_shape,
-        block_pairs: int = BLOCK_PAIRS,
-        first_pairs: int = FIRST_BLOCK_PAIRS,
-        offset: int = 0,
-    ) -> None:
-        if block_pairs < 1:
-            raise ValueError(f"block_pairs must be >= 1, got {block_pairs}")
-        self._write = write
-        self._dumps = dumps
-        self._shape = shape
-        self._most = block_pairs
-        self._limit = min(block_pairs, first_pairs)
-        self._offset = offset
-        self._keys: list[Any] = []
-        self._counts: list[int] = []
-        self._values: list[Any] = []
-        self.blocks: list[Block] = []
-        """What is written; complete after `close`."""
-
-    @property
-    def next_pairs(self) -> int:
-        """How many values the next block may have, by the sizes so far."""
-        return self._limit
-
-    def add(self, keys: Sequence[Any], counts: Sequence[int] | None, values: Sequence[Any]) -> None:
-        """Append groups: *counts* says how many of *values* each key has, None: one each.
-
-        A key may go on in the next call, or come again with equal rank.
-        """
-        if counts is None:
-            self._add_single(keys, values)
-        else:
-            self._add_several(keys, counts, values)
-
-    def close(self) -> None:
-        """Write what is left."""
-        if self._values:
-            self._emit()
-
-    def _add_single(self, keys: Sequence[Any], values: Sequence[Any]) -> None:
-        at = 0
-        while at < len(keys):
-            stop = at + self._limit - len(self._values)
-            self._keys += keys[at:stop]
-            self._counts += [1] * (len(self._keys) - len(self._counts))
-            self._values += values[at:stop]
-            at = stop
-            if len(self._values) >= self._limit:
-                self._emit()
-
-    def _add_several(
-        self, keys: Sequence[Any], counts: Sequence[int], values: Sequence[Any]
-    ) -> None:
-        ends = list(accumulate(counts))
-        key = taken = 0
-        while key < len(keys):
-            most = taken + self._limit - len(self._values)
-            whole = bisect_right(ends, most, key)  # keys [key, whole) fit
-            stop = ends[whole - 1] if whole > key else min(most, ends[key])
-            first = ends[key] - taken if whole > key else stop - taken
-            last = max(whole, key + 1)
-            self._keys += keys[key:last]
-            self._counts += [first, *counts[key + 1 : last]]
-            self._values += values[taken:stop]
-            taken, key = stop, whole
-            if len(self._values) >= self._limit or whole < len(keys):
-                self._emit()
-
-    def _emit(self) -> None:
-        payload = self._encoded()
-        row = Block(
-            self._offset,
-            len(payload),
-            len(self._values),
-            len(self._keys),
-            zlib.crc32(payload),
-            _short(self._shape(self._keys)),
-        )
-        self._write(payload)
-        self.blocks.append(row)
-        self._offset += row.length
-        fitting = BLOCK_BYTES * row.pairs // row.length
-        self._limit = max(1, min(self._most, 2 * self._limit, fitting))
-        self._keys, self._counts, self._values = [], [], []
-
-    def _encoded(self) -> bytes:
-        """Pickle keys, counts and values side by side: a third of the time of pairs of lists.
-
-        Counts are None where every key has one value, as after combining.
-        """
-        several = len(self._keys) < len(self._values)
-        content = (self._keys, self._counts if several else None, self._values)
-        try:
-            payload = pickle.dumps(content, protocol=5)
-        except Exception:  # pickle raises whatever __reduce__ raises; the serializer may manage
-            return self._dumps(content)
-        # A class of __main__ pickled by name would be looked up in the reader's own __main__.
-        return self._dumps(content) if b"__main__" in payload else payload
 
 
 def encode_slice(
@@ -308,7 +163,7 @@ def decode_slice(data: bytes, identity: SliceIdentity, row: Slice, source: str) 
               user's keys and values raises.
     """
     contents = decode_contents(data, identity, row, source)
-    return (group for content in contents for group in _groups(*content))
+    return (group for content in contents for group in groups_of(*content))
 
 
 def decode_contents(
@@ -321,8 +176,8 @@ def decode_contents(
         return iter(())
     blocks = decode_front(data, identity, row, source)
     for block in blocks:
-        _check_block(_part(data, block), block, source)
-    return (_content(_part(data, block), block, source) for block in blocks)
+        check_block(_part(data, block), block, source)
+    return (content_of(_part(data, block), block, source) for block in blocks)
 
 
 def front_bytes(data: bytes, source: str) -> int:
@@ -354,7 +209,8 @@ def decode_front(
             source, identity, f"checksum {checksum}, stored {stored}, in the index {row.checksum}"
         )
     _check_identity(data, identity, source)
-    blocks = _decode_blocks(data, size)
+    count = _HEADER.unpack_from(data)[7]
+    blocks = decode_rows(memoryview(data)[size - count * BLOCK_ROW_BYTES : size], size)
     counted = sum(block.pairs for block in blocks)
     if not counted == pairs == row.pairs:
         raise _corrupt(source, identity, f"{counted} pairs, {row.pairs} by the index")
@@ -362,22 +218,6 @@ def decode_front(
     if end != row.length:
         raise _corrupt(source, identity, f"blocks up to byte {end}, {row.length} by the index")
     return blocks
-
-
-def decode_block(data: bytes, block: Block, source: str) -> Iterator[Group]:
-    """Verify one block and yield its groups in order; raises as `decode_content`."""
-    return _groups(*decode_content(data, block, source))
-
-
-def decode_content(data: bytes, block: Block, source: str) -> Content:
-    """Verify one block and return what it holds.
-
-    Args:    data: exactly the bytes of the block.
-    Raises:  CorruptObject: length, checksum or counts differ. What unpickling the user's keys
-             and values raises.
-    """
-    _check_block(data, block, source)
-    return _content(data, block, source)
 
 
 # --- group indexes ----------------------------------------------------------------------------
@@ -427,64 +267,8 @@ def _encode_column(column: Sequence[Slice]) -> bytes:
     return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-# --- blocks -------------------------------------------------------------------------------------
-
-
-def _short(shape: str) -> str:
-    return shape if len(shape.encode()) <= _SHAPE_BYTES else ""
-
-
-def _block_row(block: Block) -> bytes:
-    return _BLOCK.pack(block.length, block.pairs, block.keys, block.checksum, block.shape.encode())
-
-
-def _decode_blocks(data: bytes, size: int) -> tuple[Block, ...]:
-    """Parse the block rows of a front of *size* bytes, which is known to be sound."""
-    count = _HEADER.unpack_from(data)[7]
-    table = memoryview(data)[size - count * _BLOCK.size : size]
-    rows = list(_BLOCK.iter_unpack(table))
-    offsets = accumulate((row[0] for row in rows), initial=size)
-    return tuple(
-        Block(offset, length, pairs, keys, checksum, shape.rstrip(b"\0").decode())
-        for offset, (length, pairs, keys, checksum, shape) in zip(offsets, rows, strict=False)
-    )
-
-
 def _part(data: bytes, block: Block) -> memoryview:
     return memoryview(data)[block.offset : block.offset + block.length]
-
-
-def _check_block(data: bytes | memoryview, block: Block, source: str) -> None:
-    if len(data) != block.length:
-        raise CorruptObject(
-            f"{source}: the block at byte {block.offset} has {len(data)} bytes, "
-            f"its front says {block.length}"
-        )
-    checksum = zlib.crc32(data)
-    if checksum != block.checksum:
-        raise CorruptObject(
-            f"{source}: the block at byte {block.offset} has checksum {checksum}, "
-            f"its front says {block.checksum}"
-        )
-
-
-def _content(data: bytes | memoryview, block: Block, source: str) -> Content:
-    keys, counts, values = pickle.loads(data)
-    if len(keys) != block.keys or len(values) != block.pairs:
-        raise CorruptObject(
-            f"{source}: the block at byte {block.offset} holds {len(keys)} keys and "
-            f"{len(values)} pairs, its front says {block.keys} and {block.pairs}"
-        )
-    return keys, counts, values
-
-
-def _groups(keys: list[Any], counts: list[int] | None, values: list[Any]) -> Iterator[Group]:
-    if counts is None:
-        yield from zip(keys, ([value] for value in values), strict=True)
-        return
-    ends = accumulate(counts)
-    for key, count, end in zip(keys, counts, ends, strict=True):
-        yield key, values[end - count : end]
 
 
 # --- fronts ---------------------------------------------------------------------------------------
@@ -493,9 +277,9 @@ def _groups(keys: list[Any], counts: list[int] | None, values: list[Any]) -> Ite
 def encode_front(identity: SliceIdentity, blocks: Sequence[Block]) -> bytes:
     """Return what stands in front of the blocks of a slice, whose offsets do not matter."""
     job, stage = identity.job.encode(), identity.stage.encode()
-    rows = list(map(_block_row, blocks))
+    rows = list(map(block_row, blocks))
     pairs = sum(block.pairs for block in blocks)
-    size = _HEADER.size + len(job) + len(stage) + len(rows) * _BLOCK.size
+    size = _HEADER.size + len(job) + len(stage) + len(rows) * BLOCK_ROW_BYTES
     header = _HEADER.pack(
         MAGIC,
         0,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.clock import Clock
+from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.keys import JobKeys, last_number
 from lambdamr_runtime.limits import STEAL_S
 from lambdamr_runtime.store import Store
@@ -40,16 +41,19 @@ class Stealer:
     def take(self, job: str) -> Event | None:
         """Return an event that runs one chunk of the job, or None where it goes on by itself."""
         with self._lock:
-            now = self._clock.monotonic()
-            known = self._jobs.get(job)
-            if known is None:
-                key = JobKeys(job).manifest
-                manifest = Manifest.decode(self._store.get(key), key)
-                self._jobs[job] = _Nested(manifest, now)
+            try:
+                return self._take(job, self._clock.monotonic())
+            except (StoreError, FileNotFoundError):
+                # Not stored yet, as it waits for its arguments; or who follows it tells why not.
                 return None
-            if now - known.looked < STEAL_S:
-                return None
-            return self._look(known, now)
+
+    def _take(self, job: str, now: float) -> Event | None:
+        known = self._jobs.get(job)
+        if known is None:
+            key = JobKeys(job).manifest
+            self._jobs[job] = _Nested(Manifest.decode(self._store.get(key), key), now)
+            return None
+        return self._look(known, now) if now - known.looked >= STEAL_S else None
 
     def _look(self, known: _Nested, now: float) -> Event | None:
         if self._store.exists(JobKeys(known.manifest.job).report):

@@ -77,11 +77,16 @@ class Store(Ranges, Protocol):
 
 
 class ObstoreStore:
-    """Store on any obstore backend."""
+    """Store on any obstore backend.
 
-    def __init__(self, root: str, backend: ObjectStore) -> None:
+    Args:  hides_missing: whether a key that is not there may be "forbidden" (403): so S3 answers
+           whoever may list a prefix of a bucket but not all of it.
+    """
+
+    def __init__(self, root: str, backend: ObjectStore, hides_missing: bool = False) -> None:
         self.root = root
         self._backend = backend
+        self._hides_missing = hides_missing
 
     def get(self, key: str) -> bytes:
         """Return the whole object."""
@@ -212,6 +217,16 @@ class ObstoreStore:
         except (BaseError, OSError) as error:
             raise self._mapped(error, "list", prefix) from error
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Return the first names under *prefix* that hold more, without listing what they hold."""
+        try:
+            found = obstore.list_with_delimiter(self._backend, prefix)["common_prefixes"]
+        except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return ()
+            raise self._mapped(error, "list", prefix) from error
+        return tuple(name.rstrip("/").rpartition("/")[2] for name in found)
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no error."""
         for key in keys:
@@ -223,15 +238,15 @@ class ObstoreStore:
 
     def _mapped(self, error: BaseException, verb: str, key: str) -> Exception:
         """Return our error for obstore's: the one place where they meet."""
-        if _is_missing(error):
+        is_hidden = self._hides_missing and verb in ("read", "look up")
+        if _is_missing(error) or (is_hidden and type(error).__name__ == "PermissionDeniedError"):
             return FileNotFoundError(f"{self.root}/{key}")
         if type(error).__name__ == "PreconditionError":
             return InputChanged(f"{self.root}/{key} is not the object that was planned.")
         return self._refused(error, verb, key)
 
     def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
-        reason = str(error).partition("\n\nDebug source")[0]
-        return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
+        return StoreError(f"Could not {verb} {key!r} under {self.root}: {_reason(error)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +271,14 @@ def open_store(root: str) -> ObstoreStore:
     A local directory is made if it is missing.
     """
     try:
-        return ObstoreStore(root, _backend_of(root))
+        return ObstoreStore(root, _backend_of(root), hides_missing(root))
     except (BaseError, OSError) as error:
-        raise StoreError(f"Could not open the store at {root}: {error}") from error
+        raise StoreError(f"Could not open the store at {root}: {_reason(error)}") from error
+
+
+def hides_missing(root: str) -> bool:
+    """Whether a root is a prefix of a bucket on S3, which others may have the rest of."""
+    return root.startswith("s3://") and "/" in root.removeprefix("s3://").rstrip("/")
 
 
 def local_path(uri: str) -> str | None:
@@ -319,6 +339,11 @@ def _stored(meta: "obstore.ObjectMeta") -> StoredObject:
     return StoredObject(
         meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp()
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error of obstore says, without the dump of its insides."""
+    return str(error).partition("\n\nDebug source")[0]
 
 
 def _is_missing(error: BaseException) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lambdamr_runtime.barrier import end_empty, finish_cancelled
+from lambdamr_runtime.barrier import end_empty, end_overdue, finish_cancelled
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.keys import JobKeys, last_number
 from lambdamr_runtime.store import Store
@@ -22,6 +22,8 @@ def sweep(store: Store, manifest: Manifest, invoke: Callable[[Event], None], now
         return 0
     if store.exists(keys.cancelled):
         finish_cancelled(store, keys)
+        return 0
+    if end_overdue(store, manifest, now_s):
         return 0
     if not any(stage.tasks for stage in manifest.stages):
         end_empty(store, manifest, now_s)

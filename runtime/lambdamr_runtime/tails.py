@@ -16,7 +16,7 @@ def log_tail(function: str, request: str, environment: Mapping[str, str] = os.en
     Whether it can, and whether the lines have arrived, is luck: an error is the better for them,
     but a repair never waits for them.
     """
-    from botocore.exceptions import HTTPClientError
+    from botocore.exceptions import BotoCoreError
 
     if not request:
         return ""
@@ -33,5 +33,5 @@ def log_tail(function: str, request: str, environment: Mapping[str, str] = os.en
             return ""
         events = json.loads(answer)["events"]
         return "".join(str(event["message"]) for event in events)
-    except (HTTPClientError, ValueError, LookupError, TypeError):
+    except (BotoCoreError, ValueError, LookupError, TypeError):
         return ""

@@ -37,6 +37,9 @@ MALFORMED = (
 CLIENT = "client"
 """The worker of an outcome that cancels its chunk."""
 
+MAX_ARGS_BYTES = 2**62
+"""More than any packed arguments: what an index that is damaged may say."""
+
 MAX_TRIES = 0xFFFF
 """Most tries that a frame counts."""
 
@@ -54,6 +57,10 @@ class StageKind(enum.StrEnum):
     """One partition each; makes an output part."""
     FINAL = "final"
     """One task; puts the files of the stage before where the user wants them."""
+
+
+OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
+"""Stages whose values are records of ours; others are the user's, and may not load everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,13 @@ class Manifest:
     owner: str = ""
     """Local backend: the executor whose workers run the job."""
     python: str = PYTHON_VERSION
+    timeout_s: float | None = None
+    """Time limit of the whole job, from *created_s*."""
+
+    @property
+    def deadline_s(self) -> float:
+        """When the job is over its time limit, seconds since the epoch; infinite without one."""
+        return float("inf") if self.timeout_s is None else self.created_s + self.timeout_s
 
     @property
     def ends_with_report(self) -> bool:
@@ -117,7 +131,7 @@ class Manifest:
         for stage in record["stages"]:
             for name in ("inline_function", "inline_args"):
                 stage[name] = base64.b64encode(stage[name]).decode()
-        return json.dumps({"v": WIRE_VERSION, **record}).encode()
+        return sealed({"v": WIRE_VERSION, **record})
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> "Manifest":
@@ -127,6 +141,7 @@ class Manifest:
         """
         record = _record(data, source)
         check_versions(record.pop("v", None), record.get("python"))
+        _check_seal(data, record, source)
         try:
             stages = tuple(_stage(stage) for stage in record.pop("stages"))
             return _typed(cls(stages=stages, **record))
@@ -170,6 +185,10 @@ class Death:
     """The user's frames at the end, as faulthandler wrote them."""
     log: str = ""
     """Tail of stdout and stderr of the task that ran."""
+    began_s: float = 0.0
+    """When that task began, seconds since the epoch; 0 if unknown."""
+    ended_s: float = 0.0
+    """When its end was seen."""
 
     @classmethod
     def decode(cls, record: dict[str, Any]) -> "Death":
@@ -295,6 +314,7 @@ class Outcome:
     chunk: int
     execution: str
     attempt: int
+    """Executions of the chunk that died before."""
     count: int
     """Tasks of the chunk."""
     failed: int
@@ -311,6 +331,15 @@ class Outcome:
     """Key of the object that holds the frames, where they are too large for the outcome."""
     results_checksum: int = 0
     """crc32 of that object."""
+    queued_s: float = 0.0
+    """From the sending of the event to its begin, the cold start left out; 0 but for the first
+    chunk that the event ran."""
+    cold_s: float = 0.0
+    """How long that chunk waited for its process to start; 0 where it was warm."""
+    load_s: float = 0.0
+    """Reading and unpickling function and arguments."""
+    write_s: float = 0.0
+    """Storing results of a size of their own; the outcome itself is not in it."""
 
     def encode(self) -> bytes:
         """Encode what goes behind the execution stamp."""
@@ -381,36 +410,54 @@ class FunctionObject:
 
 _OFFSET = struct.Struct("<Q")
 
+_ARGS_ROW = struct.Struct("<QI")
+"""End offset and checksum of a chunk's arguments."""
+
 
 def pack_args(chunks: Sequence[bytes]) -> bytes:
-    """Pack the arguments of all chunks: an index of 8-byte end offsets, then the bytes.
+    """Pack the arguments of all chunks: an index of end offsets and checksums, then the bytes.
 
     Offsets count from the first byte behind the index.
     """
-    ends: list[int] = []
+    rows: list[bytes] = []
     total = 0
     for data in chunks:
         total += len(data)
-        ends.append(total)
-    return struct.pack(f"<{len(ends)}Q", *ends) + b"".join(chunks)
+        rows.append(_ARGS_ROW.pack(total, crc32(data)))
+    return b"".join((*rows, *chunks))
 
 
 def args_index_bytes(chunks: int) -> int:
     """Return the size of the index that begins packed arguments."""
-    return chunks * _OFFSET.size
+    return chunks * _ARGS_ROW.size
 
 
 def args_span(index: bytes, chunk: int, chunks: int) -> tuple[int, int]:
     """Return (start, length) of one chunk's arguments in the packed object.
 
-    Raises:  CorruptObject: *index* is shorter than an index of that many chunks.
+    Raises:  CorruptObject: *index* is none of that many chunks.
     """
     base = args_index_bytes(chunks)
     if len(index) < base:
         raise CorruptObject(f"the index of {chunks} chunks' arguments has {len(index)} bytes")
-    start = _OFFSET.unpack_from(index, (chunk - 1) * _OFFSET.size)[0] if chunk else 0
-    end = _OFFSET.unpack_from(index, chunk * _OFFSET.size)[0]
+    start = _ARGS_ROW.unpack_from(index, (chunk - 1) * _ARGS_ROW.size)[0] if chunk else 0
+    end = _ARGS_ROW.unpack_from(index, chunk * _ARGS_ROW.size)[0]
+    if not start <= end < MAX_ARGS_BYTES:
+        raise CorruptObject(f"the index of arguments has chunk {chunk} at bytes {start} to {end}")
     return base + start, end - start
+
+
+def checked_args(index: bytes, chunk: int, data: bytes, source: str) -> bytes:
+    """Return the arguments of a chunk, which are those that were packed.
+
+    Raises:  CorruptObject: they are not.
+    """
+    if crc32(data) != _ARGS_ROW.unpack_from(index, chunk * _ARGS_ROW.size)[1]:
+        raise CorruptObject(
+            f"{source}: the arguments of chunk {chunk} are damaged: the checksum of their "
+            f"{len(data)} bytes differs"
+        )
+    return data
 
 
 def check_versions(wire: object, python: object) -> None:
@@ -425,6 +472,37 @@ def check_versions(wire: object, python: object) -> None:
             f"This runtime is Python {PYTHON_VERSION}, the job was made with Python {python}. "
             "Use the same minor version on both sides."
         )
+
+
+_SEAL = b'{"checksum": %d, '
+
+
+def sealed(record: dict[str, Any]) -> bytes:
+    """Return a record (Any: for JSON) that begins with the checksum of what follows: one digit
+    changed, it would be another record.
+    """
+    rest = json.dumps(record).encode()[1:]
+    return _SEAL % crc32(rest) + rest
+
+
+def unsealed(data: bytes, source: str) -> dict[str, Any]:
+    """Parse a sealed record.
+
+    Raises:  CorruptObject: it is none, or not what was written.
+    """
+    record = _record(data, source)
+    _check_seal(data, record, source)
+    return record
+
+
+def _check_seal(data: bytes, record: dict[str, Any], source: str) -> None:
+    """Take the checksum out of a record, and check that it is that of the rest."""
+    checksum = record.pop("checksum", None)
+    if isinstance(checksum, int) and not isinstance(checksum, bool):
+        seal = _SEAL % checksum
+        if data.startswith(seal) and crc32(data[len(seal) :]) == checksum:
+            return
+    raise CorruptObject(f"{source} is damaged: its checksum differs")
 
 
 def as_record(each: Any) -> dict[str, Any]:

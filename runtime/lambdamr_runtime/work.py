@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from lambdamr_runtime.keys import StageKeys
 from lambdamr_runtime.lanes import LanePlan
 from lambdamr_runtime.references import load_result
-from lambdamr_runtime.serialize import Dumps
+from lambdamr_runtime.serialize import Dumps, loads
 from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Manifest, Stage
 
@@ -60,11 +60,20 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The argument of one task, pickled by itself since it holds futures: what one of them raised
-    fails this task, not the others of its chunk.
+    """The argument of one task that is unpickled when the task begins: since it holds futures, and
+    what one of them raised fails this task, not the others of its chunk; or since it is run again.
     """
 
     data: bytes
+    position: int = -1
+    """Which of the pickled list it is; -1: it is what was pickled."""
+
+    def load(self, loads: Callable[[bytes], Any] = loads) -> Any:
+        """Return the argument."""
+        value = loads(self.data)
+        if self.position >= 0:
+            value = value[self.position]
+        return value.load(loads) if isinstance(value, Deferred) else value
 
 
 @dataclass(frozen=True, slots=True)

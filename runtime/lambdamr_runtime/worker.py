@@ -12,8 +12,8 @@ from typing import Any
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History, load_history, save_attempt
-from lambdamr_runtime.barrier import Barrier
-from lambdamr_runtime.chunk import ChunkRunner, StageRun, Watched
+from lambdamr_runtime.barrier import Barrier, end_overdue
+from lambdamr_runtime.chunk import NO_WAIT, ChunkRunner, StageRun, Waited, Watched
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.context import Cache
 from lambdamr_runtime.errors import CorruptObject
@@ -31,8 +31,10 @@ from lambdamr_runtime.wire import (
     FunctionObject,
     Manifest,
     Outcome,
+    StageKind,
     args_index_bytes,
     args_span,
+    checked_args,
 )
 from lambdamr_runtime.work import Work
 
@@ -56,6 +58,10 @@ class Host:
     looks_first: bool = False
     """Look for a chunk's outcome before running it: it may be cancelled. A request per chunk,
     worth it where requests cost microseconds."""
+    born_s: float = 0.0
+    """When this process was started, seconds since the epoch; 0: nothing waited for that."""
+    ready_s: float = 0.0
+    """When it could take its first event."""
     fan_out: Callable[[Sequence[Event]], None] | None = None
     """Launch several events, as `invoke` does; None: one by one."""
     began: Callable[[StageRun], None] = lambda _: None
@@ -85,6 +91,8 @@ class Worker:
         """The event that runs, from which others follow."""
         self._chunks = ChunkRunner(store, clock, watched, self._work, self._args, name)
         self._looked = clock.monotonic()
+        self._has_run = False
+        """Whether an event has come: no other one can have waited for the process to start."""
 
     def run(self, event: Event) -> Event | None:
         """Run an event to its end.
@@ -94,9 +102,11 @@ class Worker:
         if event.expires and self._clock.time() > event.expires:
             event = replace(event, repair=True)
         self._from = event
+        waited = self._waited(event)
         run = StageRun.of(self._manifest(event), event.stage)
         self._host.began(run)
-        if event.death is not None:
+        overdue = self._is_overdue(run)
+        if event.death is not None and not overdue:
             repaired = self._record_death(run, event, event.death)
             if repaired is None:
                 return None
@@ -104,14 +114,26 @@ class Worker:
             if self._host.remaining_s() <= 0:  # what died was stopped by the end of the time
                 self._launch([event])
                 return None
-        if self._is_stale(event) and self._is_cancelled(run):
-            if event.repair:
+        if overdue or (self._is_stale(event) and self._is_cancelled(run)):
+            if (event.repair or event.death is not None) and self._is_cancelled(run):
                 self._barrier.job_cancelled(run)
             return None
         self._launch_children(run, event)
-        return self._run_lane(run, event)
+        return self._run_lane(run, event, waited)
 
-    def _run_lane(self, run: StageRun, event: Event) -> Event | None:
+    def _waited(self, event: Event) -> Waited:
+        """Return how long a fresh event was under way, and how much of it this process started."""
+        is_first, self._has_run = not self._has_run, True
+        if event.repair or event.death is not None:
+            return NO_WAIT
+        under_way = max(0.0, self._clock.time() - event.sent_s)
+        cold = 0.0
+        if is_first and self._host.born_s:
+            cold = self._host.ready_s - max(self._host.born_s, event.sent_s)
+        cold = min(under_way, max(0.0, cold))
+        return Waited(under_way - cold, cold)
+
+    def _run_lane(self, run: StageRun, event: Event, waited: Waited) -> Event | None:
         chunks = event.only or run.plan.chunks_of(event.lo)
         # Of a lane that comes late, others may have run chunks meanwhile.
         looks = event.repair or (self._is_stale(event) and not self._host.looks_first)
@@ -123,7 +145,7 @@ class Worker:
             chunk = chunks[position]
             if chunk in done or (self._host.looks_first and self._has_outcome(run, chunk)):
                 continue
-            if self._is_time_to_look() and self._is_cancelled(run):
+            if self._is_overdue(run) or (self._is_time_to_look() and self._is_cancelled(run)):
                 return None
             rest = replace(
                 event, hi=event.lo + 1, cursor=position, attempt=0, sent_s=self._clock.time()
@@ -132,18 +154,19 @@ class Worker:
                 self._launch([rest])
                 return None
             attempt = event.attempt if position == event.cursor else 0
-            outcome = self._run_chunk(run, chunk, attempt)
+            outcome = self._run_chunk(run, chunk, attempt, waited)
+            waited = NO_WAIT
             slowest = max(slowest, outcome.seconds)
             if not self._host.clean():
-                return replace(rest, cursor=position + 1)
+                return replace(rest, cursor=position + 1, sent_s=self._clock.time())
         for group in sorted({run.plan.group_of(chunk) for chunk in chunks}):
             if self._barrier.lane_ended(run, group, event.repair):
                 self._hint_end(run)
         return None
 
-    def _run_chunk(self, run: StageRun, chunk: int, attempt: int) -> Outcome:
+    def _run_chunk(self, run: StageRun, chunk: int, attempt: int, waited: Waited) -> Outcome:
         history = load_history(self._store, run.keys, chunk) if attempt else History()
-        outcome = self._chunks.run(run, chunk, attempt, history)
+        outcome = self._chunks.run(run, chunk, history, waited)
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
         if self._store.create(key, outcome.encode(), outcome.execution):
             self._host.committed(run.manifest.job, run.index, chunk)
@@ -212,6 +235,8 @@ class Worker:
     def _record_death(self, run: StageRun, event: Event, death: Death) -> Event | None:
         """Write what the dead execution left, and return the event that goes on after it."""
         if death.cause is DeathCause.CANCELLED:
+            if run.stage.kind is StageKind.FINAL:  # it may have written since that was removed
+                self._barrier.job_cancelled(run)
             return None
         chunks = event.only or run.plan.chunks_of(event.lo)
         done = self._committed(run, chunks)
@@ -253,6 +278,13 @@ class Worker:
     def _has_outcome(self, run: StageRun, chunk: int) -> bool:
         return self._store.exists(run.keys.outcome(run.plan.group_of(chunk), chunk))
 
+    def _is_overdue(self, run: StageRun) -> bool:
+        """Whether the job is over its time limit; then it ends here."""
+        overdue = end_overdue(self._store, run.manifest, self._clock.time())
+        if overdue:
+            self._hint_end(run)
+        return overdue
+
     def _is_cancelled(self, run: StageRun) -> bool:
         return self._store.exists(JobKeys(run.manifest.job).cancelled)
 
@@ -292,20 +324,17 @@ class Worker:
         stage, chunks = run.stage, run.plan.chunks
         if not stage.has_args:
             return None
-        if stage.inline_args:
-            start, length = args_span(stage.inline_args, chunk, chunks)
-            return serialize.loads(stage.inline_args[start : start + length])
-        packed: bytes | None = self._cache.get(run.keys.args)
+        packed: bytes | None = stage.inline_args or self._cache.get(run.keys.args)
         if packed is None:
             packed = self._fetch_args(run)
             self._cache.keep(run.keys.args, packed, len(packed))
         start, length = args_span(packed, chunk, chunks)
-        if start + length <= len(packed):
-            return serialize.loads(packed[start : start + length])
-        data = self._store.get_range(run.keys.args, start, length)
+        data = packed[start : start + length]
+        if len(data) < length:
+            data = self._store.get_range(run.keys.args, start, length)
         if len(data) < length:
             raise CorruptObject(f"{run.keys.args} ends within the arguments of chunk {chunk}")
-        return serialize.loads(data)
+        return serialize.loads(checked_args(packed, chunk, data, run.keys.args))
 
     def _fetch_args(self, run: StageRun) -> bytes:
         """Return the packed arguments whole where they are small, else just their index."""

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 import lambdamr
+from lambdamr.aws.backend import lambda_client
 from lambdamr.aws.watching import lanes
 from lambdamr.deployment import Deployment
-from lambdamr_runtime.errors import TaskLost
+from lambdamr_runtime.errors import InvalidInput, RuntimeMismatch, TaskLost
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.store import open_store
 from lambdamr_runtime.wire import Manifest
 from tests.aws import tasks
-from tests.aws.conftest import DATA, ROOT, Cloud
+from tests.aws.conftest import BUCKET, DATA, ROOT, Cloud
 from tests.faults import wait_until
 
 PATIENCE_S = 60
@@ -172,3 +173,38 @@ def test_a_client_that_is_gone(cloud: Cloud, executor: lambdamr.Executor) -> Non
     attached = lambdamr.attach(job, root=ROOT)
     assert isinstance(attached, lambdamr.Job)
     assert attached.result() == {"a": 40, "b": 40}
+
+
+def test_a_missing_package_is_refused_before_launch(executor: lambdamr.Executor) -> None:
+    """What the function imports is installed here, but not there."""
+
+    def uses_numpy() -> float:
+        import numpy
+
+        return float(numpy.pi)
+
+    with pytest.raises(RuntimeMismatch, match=r"numpy.*--requirements FILE"):
+        executor.submit(uses_numpy)
+
+
+def test_an_input_without_permission_is_refused_before_launch(
+    executor: lambdamr.Executor, cloud: Cloud
+) -> None:
+    """The role may read the root and what --read names; this machine's files it never may."""
+    elsewhere = f"s3://{BUCKET}/elsewhere"
+    open_store(elsewhere).put("a.txt", b"a")
+    with pytest.raises(InvalidInput, match=f"--read {elsewhere}/"):
+        executor.map_reduce(tasks.words, f"{elsewhere}/a.txt", lambdamr.reducers.sum)
+    with pytest.raises(InvalidInput, match="on this machine"):
+        executor.map_reduce(tasks.words, __file__, lambdamr.reducers.sum)
+
+
+def test_environments_survive_events_that_fail(cloud: Cloud, deployment: Deployment) -> None:
+    """An event that is none of ours raises, for the record; the next one finds a warm sandbox."""
+    client = lambda_client(deployment.region)
+    before = len(cloud.host.records)
+    client.invoke(FunctionName=deployment.worker, InvocationType="Event", Payload=b'{"v": 99}')
+    wait_until(lambda: len(cloud.host.records) > before, "the failure record")
+    assert cloud.host.records[before]["responsePayload"]["errorType"] == "RuntimeMismatch"
+    with cloud.executor(deployment, concurrency=1) as executor:
+        assert executor.submit(tasks.double, 4).result(PATIENCE_S) == 8

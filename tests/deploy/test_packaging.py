@@ -40,11 +40,17 @@ def wheel(folder: Path, name: str, files: dict[str, str]) -> Path:
 
 
 def test_the_code_is_the_runtime_as_it_stands() -> None:
-    """Every source file of the runtime, and of the client what a task's executor needs; no more."""
+    """Every source file of the runtime, of the client what a task's executor needs, and their
+    bytecode; no more.
+    """
     sources = {f"lambdamr_runtime/{p.name}" for p in (REPOSITORY / "runtime").rglob("*.py")}
     client = {f"lambdamr/{p.name}" for p in (REPOSITORY / "lambdamr").glob("*.py")}
     typed = {"lambdamr/py.typed", "lambdamr_runtime/py.typed"}
-    assert set(names(build_code())) == sources | client | typed
+    found = set(names(build_code()))
+    assert {name for name in found if not name.endswith(".pyc")} == sources | client | typed
+    modules = {name.partition(".")[0].replace("__pycache__/", "") for name in found}
+    assert len([name for name in found if name.endswith(".pyc")]) == len(sources | client)
+    assert modules == {name.partition(".")[0] for name in sources | client | typed}
 
 
 def test_two_builds_are_byte_equal() -> None:

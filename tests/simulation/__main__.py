@@ -5,7 +5,7 @@ import itertools
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.history import History
@@ -59,7 +59,7 @@ def _run(start: int, count: int | None, jobs: int) -> int:
     return 1 if failed else 0
 
 
-def _run_parallel(start: int, count: int | None, jobs: int, tell) -> None:
+def _run_parallel(start: int, count: int | None, jobs: int, tell: Callable[..., None]) -> None:
     with ProcessPoolExecutor(jobs) as pool:
         batches = _batches(start, count)
         running = {

@@ -10,8 +10,8 @@ from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.errors import JobFailed, StoreError, TaskLost, TaskTimeout
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
-from lambdamr_runtime.mapreduce import read_part
 from lambdamr_runtime.outputs import SUCCESS, success
+from lambdamr_runtime.parts import read_part
 from lambdamr_runtime.references import read_outcome, value_of
 from lambdamr_runtime.wire import CLIENT, FrameKind, StageKind
 from tests.simulation.jobs import WORDS
@@ -188,7 +188,9 @@ def _check_output(history: "History", report: Report) -> None:
         if key.startswith(OUT_PREFIX)
     }
     if report.status != "done":
-        require(not found, f"a job that is {report.status} leaves {sorted(found)}")
+        # Given up, it wakes up behind the end, writes, and dies before it looks: nobody knows.
+        is_clean = not found or world.log.unseen
+        require(is_clean, f"a job that is {report.status} leaves {sorted(found)}")
         return
     if SUCCESS in found:
         require(found.pop(SUCCESS) == success(history.job), "_SUCCESS is another job's")

@@ -177,17 +177,17 @@ class Template:
 
 
 def _calls(fn: Callable[..., Any], tasks: int, chunksize: int, **options: Any) -> list[StageDraft]:
-    args = [((number,), {}) for number in range(tasks)]
+    args: list[Any] = [((number,), {}) for number in range(tasks)]
     return [StageDraft("map", StageKind.CALL, Call(fn), tasks, chunksize, args, **options)]
 
 
 def _large(mutable: Mutable) -> list[StageDraft]:
-    args = [(("x" * 8_000, number), {}) for number in range(6)]
+    args: list[Any] = [(("x" * 8_000, number), {}) for number in range(6)]
     return [StageDraft("map", StageKind.CALL, Call(large_square), 6, 2, args)]
 
 
 def _tree(mutable: Mutable) -> list[StageDraft]:
-    args = [(([first, first + 1],), {}) for first in range(0, 12, 2)]
+    args: list[Any] = [(([first, first + 1],), {}) for first in range(0, 12, 2)]
     return [
         StageDraft("reduce-1", StageKind.CALL, Call(singles), 6, 1, args, max_failures=0),
         StageDraft("reduce-2", StageKind.FOLD, Fold(joined, 2), 3, 1, max_failures=0),

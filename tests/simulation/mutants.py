@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lambdamr_runtime.barrier import Barrier
-from lambdamr_runtime.chunk import StageRun
+from lambdamr_runtime.chunk import StageRun, Waited
 from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.outputs import Final, Placed, _Placing
 from lambdamr_runtime.supervisor import Verdict, supervise
@@ -156,11 +156,11 @@ class Resigned(Worker):
         self._has_lost = True
         super()._mark_winner(run, chunk)
 
-    def _run_lane(self, run: StageRun, event: Event) -> Event | None:
+    def _run_lane(self, run: StageRun, event: Event, waited: Waited) -> Event | None:
         barrier = self._barrier
         self._barrier = _Unless(barrier, self)  # type: ignore[assignment]
         try:
-            return super()._run_lane(run, event)
+            return super()._run_lane(run, event, waited)
         finally:
             self._barrier = barrier
 

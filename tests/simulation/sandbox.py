@@ -99,7 +99,7 @@ class Sandbox(Mortal):
 
         host = Host(
             launch, self._hint, self.remaining_s, self._salvage, self._clean,
-            NEAR_LOOK_S if near else TOMBSTONE_S, near, fan_out,
+            NEAR_LOOK_S if near else TOMBSTONE_S, near, fan_out=fan_out,
         )  # fmt: skip
         make = self._cloud.rules.worker
         self._worker = make(store, clock, host, self, ShippedModules(""), cache, self._name)
@@ -285,7 +285,9 @@ class Sandbox(Mortal):
     def _vanish(self, kind: str, message: str) -> None:
         self.gone = True
         self._world.scheduler.kill(self.process)
-        if not self._is_zombie:
+        if self._is_zombie:
+            self._world.log.unseen += 1
+        else:
             assert self._event is not None
             self._cloud.failed(self._event, "RetriesExhausted", kind, message)
 

@@ -9,7 +9,6 @@ import queue
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from types import TracebackType
 from typing import Any
 
 import greenlet
@@ -242,34 +241,23 @@ class VirtualMachine(VirtualClock):
     def start(self, run: Callable[[], None], name: str) -> None:
         self._scheduler.spawn(self._process, run)
 
-    def condition(self) -> "VirtualCondition":
-        return VirtualCondition(self._scheduler)
+    def signal(self) -> "VirtualSignal":
+        return VirtualSignal(self._scheduler)
 
     def news(self) -> "VirtualNews":
         return VirtualNews(self._scheduler)
 
 
-class VirtualCondition:
-    """A condition between actors: no lock, as nobody is interrupted between two points."""
+class VirtualSignal:
+    """What actors wait for: no lock, as nobody is interrupted between two points."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._waiting: list[Actor] = []
 
-    def __enter__(self) -> bool:
-        return True
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None: ...
-
-    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+    def wait_for(self, is_over: Callable[[], bool], timeout: float | None) -> bool:
         deadline = FOREVER if timeout is None else self._scheduler.now_s + timeout
-        while not predicate():
+        while not is_over():
             left = deadline - self._scheduler.now_s
             if left <= 0:
                 return False

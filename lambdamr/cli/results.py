@@ -1,0 +1,107 @@
+"""`lambdamr result`: the values of a job."""
+
+import json
+import pickle
+import sys
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lambdamr.cli.asking import job_and_root, job_argument, root_option
+from lambdamr_runtime.errors import JobFailed, JobRunning, LambdamrError
+
+if TYPE_CHECKING:
+    from lambdamr.futures import Futures
+
+FORMATS = ("text", "json", "pickle")
+
+
+@click.command()
+@job_argument
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
+              help="text: a line per value, or key, tab, value; pickle: one list.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True),
+              help="A file to write; default: stdout.")  # fmt: skip
+@click.option("--wait", is_flag=True, help="Wait for the end of a job that runs, and go on with "
+              "one that is abandoned, in workers of this process.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@root_option
+def result(
+    job: str, form: str, output: str | None, wait: bool, as_json: bool, root: str | None
+) -> int:
+    """Print the values of a job.
+
+    In input order; of a map_reduce its pairs. Values are unpickled in this process: the modules
+    of their classes must be importable.
+
+    \b
+    Examples:
+      lambdamr result last
+      lambdamr result last --json
+      lambdamr result 20261126-0933 --format pickle -o result.pickle
+    """
+    from lambdamr.looking import summary
+
+    form = "json" if as_json else form
+    if form == "pickle" and output is None and sys.stdout.isatty():
+        raise click.UsageError("A pickle is not for a terminal: give --output FILE, or a pipe.")
+    job, store = job_and_root(job, root)
+    now = summary(store, job)
+    if not now.is_settled and not wait:
+        raise JobRunning(f"Job {job} is {now.state}. --wait waits for its end.")
+    written = _written(_values(job, store.root), form)
+    with click.open_file(output or "-", "wb") as file:
+        for data in written:
+            file.write(data)
+    return 0
+
+
+def _values(job: str, root: str) -> Any:
+    """Return what `result()` returns: a list, or of a map_reduce its pairs, unique keys or not.
+
+    Raises:  JobFailed: naming what failed. Any: values of the user.
+    """
+    from lambdamr.attaching import attach
+    from lambdamr.job import Job
+
+    found: Futures | Job = attach(job, root=root)
+    try:
+        return list(found.items()) if isinstance(found, Job) else found.result()
+    except CancelledError:
+        raise JobFailed(f"Job {job} was cancelled: it has no result.") from None
+    except (LambdamrError, OSError):
+        raise
+    except (ImportError, AttributeError) as error:
+        raise JobFailed(
+            f"The result of job {job} cannot be loaded here, or its tasks failed so: {error}. Run "
+            "this where its modules are."
+        ) from error
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise JobFailed(
+            f"Job {job} has no result: {told}. `lambdamr show {job}` tells more, `lambdamr retry "
+            f"{job}` runs again what failed."
+        ) from error
+
+
+def _written(values: list[Any], form: str) -> Iterator[bytes]:
+    """Yield the bytes of the values in a format.
+
+    Raises:  ValueError: JSON cannot hold one of them.
+    """
+    if form == "pickle":
+        yield pickle.dumps(values)
+    elif form == "json":
+        try:
+            yield json.dumps(values).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"JSON cannot hold the result: {error}. Take --format pickle."
+            ) from error
+    else:
+        for value in values:
+            pair = isinstance(value, tuple) and len(value) == 2
+            text = "\t".join(map(str, value)) if pair else str(value)
+            yield f"{text}\n".encode()

@@ -1,0 +1,98 @@
+"""Options as callers give them: checked, and as plain numbers, whatever numpy made them."""
+
+import operator
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import SupportsIndex, cast
+
+ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Limits of one call, its retries, and the failures that it survives; as of Executor.map.
+
+    Raises:  TypeError, ValueError: a value that cannot be meant.
+    """
+
+    retries: int = 0
+    retry_on: ErrorTypes = (Exception,)
+    return_exceptions: bool = False
+    max_failures: int | float | None = None
+    timeout_s: float | None = None
+    job_timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        plain = {
+            "retries": as_count("retries", self.retries, least=0) or 0,
+            "timeout_s": as_seconds("timeout_s", self.timeout_s),
+            "job_timeout_s": as_seconds("job_timeout_s", self.job_timeout_s),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in self._on):
+            raise TypeError(f"retry_on must be exception classes, got {self.retry_on!r}")
+        self.allowed_failures(0)  # raises for what cannot be meant
+
+    @property
+    def _on(self) -> tuple[object, ...]:
+        return self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
+
+    @property
+    def retried(self) -> tuple[type[BaseException], ...]:
+        """retry_on, as what `isinstance` takes."""
+        return cast("tuple[type[BaseException], ...]", self._on)
+
+    def allowed_failures(self, tasks: int) -> int | None:
+        """Return how many of so many tasks may fail; None: any number."""
+        return as_allowed_failures(self.max_failures, tasks)
+
+
+def as_count(name: str, given: SupportsIndex | None, least: int = 1) -> int | None:
+    """Return a whole number as an int, None as None.
+
+    Raises:  TypeError: no whole number. ValueError: below *least*.
+    """
+    if given is None:
+        return None
+    try:
+        count = operator.index(given)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {given!r}") from None
+    if count < least:
+        raise ValueError(f"{name} must be >= {least}, got {count}")
+    return count
+
+
+def as_seconds(name: str, given: object) -> float | None:
+    """Return a time as a float, None as None.
+
+    Raises:  TypeError: no number. ValueError: not positive.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Real):
+        raise TypeError(f"{name} must be a number of seconds, got {given!r}")
+    seconds = float(given)
+    if not seconds > 0:  # NaN too
+        raise ValueError(f"{name} must be positive, got {seconds}")
+    return seconds
+
+
+def as_allowed_failures(max_failures: object, tasks: int) -> int | None:
+    """Return how many tasks may fail, of a number or a share; None as None.
+
+    Raises:  TypeError: no number. ValueError: out of range.
+    """
+    if max_failures is None:
+        return None
+    if not isinstance(max_failures, Real):
+        raise TypeError(f"max_failures must be a number, got {max_failures!r}")
+    if isinstance(max_failures, Integral) and int(max_failures) >= 0:
+        return int(max_failures)
+    share = float(max_failures)
+    if isinstance(max_failures, Integral) or not 0 <= share < 1:
+        raise ValueError(
+            f"max_failures must be a number of tasks or a share below 1.0, got {max_failures!r}"
+        )
+    return int(share * tasks + 1e-9)  # as it is written: 0.29 * 100 is a little less than 29

@@ -1,0 +1,56 @@
+"""Threads and waits that Ctrl-C leaves whole, at whatever instruction it comes.
+
+`threading`'s own are written in Python: an interrupt between a lock's acquisition and the block
+that releases it leaves the lock locked, or released twice. What is here rests on locks alone, whose
+`with` is safe.
+"""
+
+import _thread
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+
+def start_thread(run: Callable[[], None], name: str) -> threading.Thread:
+    """Start a daemon thread; it may not have begun yet on return.
+
+    `Thread.start` waits by a condition that Ctrl-C may leave locked: then the thread hangs before
+    its first line. Python's signal handlers run in the main thread, so that has another one do it.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    if threading.current_thread() is threading.main_thread():
+        _thread.start_new_thread(thread.start, ())
+    else:
+        thread.start()
+    return thread
+
+
+class Signal:
+    """What threads wait for: that something has changed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gates: list[threading.Lock] = []
+        """One per waiting thread, locked until there is news."""
+
+    def notify_all(self) -> None:
+        """Have all that wait look again; call it after the change."""
+        with self._lock:
+            gates, self._gates = self._gates, []
+        for gate in gates:
+            gate.release()
+
+    def wait_for(self, is_over: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until *is_over*, which is called without a lock; whether it is."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not is_over():
+            left = -1.0 if deadline is None else deadline - monotonic()
+            if deadline is not None and left <= 0:
+                return False
+            gate = threading.Lock()
+            gate.acquire()
+            with self._lock:
+                self._gates.append(gate)
+            if not is_over():
+                gate.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+        return True

@@ -1,0 +1,40 @@
+"""Local files for workers that are elsewhere: copied once, under the root."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lambdamr_runtime.errors import InputNotFound
+from lambdamr_runtime.keys import input_key
+from lambdamr_runtime.limits import MIB
+from lambdamr_runtime.store import local_path
+
+if TYPE_CHECKING:
+    from lambdamr_runtime.store import Store
+
+READ_BYTES = 1 * MIB
+
+
+def upload(store: "Store", path: str | os.PathLike[str]) -> str:
+    """Return a URI by which workers read a local file; see Executor.upload."""
+    path = os.path.abspath(path)
+    if not os.path.isfile(path):
+        raise InputNotFound(f"There is no file {path!r} to upload. Check the path.")
+    if local_path(store.root) is not None:
+        return path
+    key = input_key(_sha256(path), os.path.basename(path))
+    if not store.exists(key):
+        store.put_stream(key, _blocks(path))
+    return f"{store.root.rstrip('/')}/{key}"
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _blocks(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(READ_BYTES):
+            yield block

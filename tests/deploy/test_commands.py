@@ -1,0 +1,108 @@
+"""The commands, as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lambdamr.cli import Exit, main
+from lambdamr.deployment import load_profile
+from tests.deploy.conftest import Site
+
+
+def test_from_nothing_to_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Plan, deploy, status, doctor, undeploy; what they print, and how they end."""
+    name = ["--name", site.names.deployment]
+
+    assert main(["status", *name]) == Exit.FAILED
+    assert "Run `lambdamr deploy-runtime`" in capsys.readouterr().err
+    assert main(["doctor", *name]) == Exit.FAILED
+    assert "mend: lambdamr deploy-runtime" in capsys.readouterr().out
+
+    assert main(["deploy-runtime", *name, "--plan"]) == Exit.OK
+    planned = capsys.readouterr().out
+    assert f"+ create  bucket     {site.names.bucket}" in planned
+    assert site.leftovers() == [], "--plan changes nothing"
+    assert main(["deploy-runtime", *name]) == Exit.USAGE
+    assert "give --yes" in capsys.readouterr().err
+
+    assert main(["deploy-runtime", *name, "--yes", "--env", "TOKEN=secret-1"]) == Exit.OK
+    captured = capsys.readouterr()
+    assert "Deployed." in captured.out
+    assert captured.err.count("done") == 9
+    assert (
+        main(["deploy-runtime", *name, "--memory", "3000", "--yes", "--env", "TOKEN=secret-2"]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "memory_mb: 1769 → 3000" in printed
+    assert "secret" not in printed, "values of variables are never shown"
+    assert main(["deploy-runtime", *name, "--json"]) == Exit.OK
+    record = json.loads(capsys.readouterr().out)
+    assert record["applied"] is False
+    assert {step["action"] for step in record["steps"]} == {"keep"}
+
+    assert main(["status", *name]) == Exit.OK
+    assert "3,000 MB" in capsys.readouterr().out
+    assert main(["status", *name, "--json"]) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["worker"] == site.names.worker
+    assert main(["doctor", *name]) == Exit.OK
+    assert "BAD" not in capsys.readouterr().out
+
+    assert main(["undeploy", *name, "--plan", "--json"]) == Exit.OK
+    assert len(json.loads(capsys.readouterr().out)["steps"]) == 9
+    assert main(["undeploy", *name, "--yes"]) == Exit.OK
+    assert "Removed." in capsys.readouterr().out
+    assert site.leftovers() == []
+    assert load_profile(site.names.deployment) is None
+    assert main(["undeploy", *name, "--yes"]) == Exit.OK
+    assert "nothing is there" in capsys.readouterr().out
+
+
+def test_a_template_is_written(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """--emit-template writes three files, says how to use them, and changes nothing."""
+    path = tmp_path / "stack" / "template.json"
+    arguments = ["--name", site.names.deployment, "--emit-template", str(path)]
+    assert main(["deploy-runtime", *arguments]) == Exit.OK
+    printed = capsys.readouterr().out
+    assert "aws cloudformation deploy" in printed
+    assert "CodeBucket" in json.loads(path.read_text())["Parameters"]
+    assert len(list(path.parent.iterdir())) == 3
+    assert site.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["deploy-runtime", "--name", "A_B"], Exit.USAGE, "cannot name a deployment"),
+        (["deploy-runtime", "--env", "X"], Exit.USAGE, "is not NAME=VALUE"),
+        (["deploy-runtime", "--memory", "1"], Exit.USAGE, "--memory is 128"),
+        (["deploy-runtime", "--requirements", "nowhere.txt"], Exit.FAILED, "nowhere.txt"),
+        (["deploy-runtime", "--aws-profile", "nobody"], Exit.FAILED, "list-profiles"),
+        (["undeploy", "--root", "/tmp"], Exit.USAGE, "s3://bucket/prefix"),
+    ],
+)
+def test_what_cannot_be_done_is_a_line_and_a_status(
+    site: Site,
+    arguments: list[str],
+    status: Exit,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A user's error is told without a traceback, before anything is made."""
+    command, *options = arguments
+    assert main([command, "--name", site.names.deployment, *options]) == status
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_region_must_be_known(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --region, AWS's configuration or a deployment there is no guess."""
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert main(["status"]) == Exit.FAILED
+    assert "--region" in capsys.readouterr().err
