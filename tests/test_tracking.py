@@ -22,13 +22,19 @@ from lambdamr.tracking import Poller
 from lambdamr_runtime import context
 from lambdamr_runtime.barrier import EndKind, Report, end_job
 from lambdamr_runtime.chunk import StageRun
-from lambdamr_runtime.errors import CorruptObject, JobFailed, ReceiptMismatch, StoreError
+from lambdamr_runtime.errors import (
+    CorruptObject,
+    InvocationFailed,
+    JobFailed,
+    ReceiptMismatch,
+    StoreError,
+)
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import STORE_PATIENCE_S
 from lambdamr_runtime.store import open_store
-from lambdamr_runtime.wire import sealed
+from lambdamr_runtime.wire import Event, sealed
 from tests import faults
-from tests.cluster import Cluster
+from tests.cluster import Cluster, Execution
 from tests.faulty_stores import InterceptedStore, Outage, Request
 from tests.test_protocol import followed, map_drafts, map_reduce_drafts, results_of, squares
 
@@ -186,6 +192,32 @@ def test_a_take_over_that_fails_is_tried_again() -> None:
     follow(job)
     faults.wait_until(lambda: cluster.queue, "a sweep")
     assert outage.left == 0
+    cluster.run_all()
+    assert results_of(job) == squares(manifest.stages[0].tasks)
+
+
+class Throttled(Cluster):
+    """Refuses its first launches."""
+
+    refusals = 2
+
+    def invoke(self, event: Event, by: Execution | None = None) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise InvocationFailed("throttled")
+        super().invoke(event, by)
+
+
+def test_a_take_over_that_is_throttled_is_tried_again() -> None:
+    """A platform that refuses the repairs of the sweep only delays them."""
+    cluster = Cluster()
+    manifest = cluster.launch(*map_drafts())
+    cluster.queue.clear()
+    throttled = Throttled(store=cluster.store)
+    job = TrackedJob(manifest, throttled, Poller(throttled))
+    follow(job)
+    faults.wait_until(lambda: throttled.queue, "a sweep")
+    cluster.queue = throttled.queue
     cluster.run_all()
     assert results_of(job) == squares(manifest.stages[0].tasks)
 

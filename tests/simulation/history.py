@@ -20,10 +20,14 @@ NAMES = [name for name, template in TEMPLATES.items() for _ in range(template.we
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a history is about, beside its faults; "" and None: drawn from the seed."""
+    """What a history is about; what is not given is drawn from the seed."""
 
     template: str = ""
+    """The kind of job."""
     quiet: bool = False
+    """Nothing goes wrong."""
+    cancels: bool = False
+    """The client cancels the job."""
 
 
 class History:
@@ -52,7 +56,7 @@ class History:
         self.submission = submission_of(self.name, width=self.width, mutable=mutable or Mutable())
         self.job = self.submission.manifest.job
         self.cancel_after_s: float | None = None
-        if not case.quiet and random.random() < 0.12:
+        if not case.quiet and (random.random() < 0.12 or case.cancels):
             self.cancel_after_s = random.choice((0.1, 1.0, 3.0, 10.0)) * random.random() * 2
         self.disturbed = not case.quiet and random.random() < 0.1
         """Whether somebody sweeps while the job runs."""
@@ -96,7 +100,7 @@ class History:
             if self._is_client_gone():
                 self._return()
             elif self.disturbed and self.world.random.random() < 0.3 and self._is_stored():
-                self._mend(bystander)
+                bystander.sweep(self.submission.manifest)
             elif self._stands_still():
                 scheduler.pause(2 * LOOK_S)
                 if self._stands_still():

@@ -17,6 +17,7 @@ from lambdamr_runtime.wire import Event, Manifest, Outcome
 from lambdamr_runtime.work import TaskEnv
 from lambdamr_runtime.worker import Worker
 from tests.simulation.cloud import Rules
+from tests.simulation.history import Case
 from tests.simulation.jobs import Mutable
 from tests.simulation.store import SimulatedStore
 
@@ -27,8 +28,8 @@ class Mutant:
 
     rules: Rules = field(default_factory=Rules)
     mutable: Mutable = field(default_factory=Mutable)
-    template: str = ""
-    """The kind of job that shows it soonest; "": any."""
+    case: Case = field(default_factory=Case)
+    """The histories that show it soonest."""
 
 
 # --- DESIGN 4: creates ---------------------------------------------------------------------------
@@ -207,6 +208,18 @@ def supervise_one_chunk(
     return supervise(record, store, only, *rest)
 
 
+def supervise_namelessly(
+    record: Any, store: Any, invoke: Callable[[Event], None], *rest: Any
+) -> Verdict:
+    """Give deaths no names: whoever records one that was told twice counts two."""
+
+    def nameless(event: Event) -> None:
+        assert event.death is not None
+        invoke(replace(event, death=replace(event.death, execution="")))
+
+    return supervise(record, store, nameless, *rest)
+
+
 def supervise_nothing(*_: Any) -> Verdict:
     """Do nothing at all."""
     return Verdict.NOTHING
@@ -243,9 +256,10 @@ MUTANTS: dict[str, Mutant] = {
     "repairs do not look for outcomes": Mutant(Rules(worker=Forgetful)),
     "repairs skip the chunk that died": Mutant(Rules(worker=Skipping)),
     "supervisor forgets the lane": Mutant(Rules(supervise=supervise_one_chunk)),
+    "deaths without names": Mutant(Rules(supervise=supervise_namelessly)),
     "no supervisor": Mutant(Rules(supervise=supervise_nothing)),
     "no sweep": Mutant(Rules(sweep=sweep_nothing)),
     "finalizer deaf to a tombstone": Mutant(
-        mutable=Mutable(final=DeafFinal), template="map_reduce with output"
+        mutable=Mutable(final=DeafFinal), case=Case("map_reduce with output", cancels=True)
     ),
 }

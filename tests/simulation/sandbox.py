@@ -285,7 +285,9 @@ class Sandbox(Mortal):
     def _vanish(self, kind: str, message: str) -> None:
         self.gone = True
         self._world.scheduler.kill(self.process)
-        if not self._is_zombie:
+        if self._is_zombie:
+            self._world.log.unseen += 1
+        else:
             assert self._event is not None
             self._cloud.failed(self._event, "RetriesExhausted", kind, message)
 

@@ -58,6 +58,8 @@ class Log:
     """Events that were begun behind their age, and so as repairs."""
     multiplied: int = 0
     """Deliveries and launches that faults have added."""
+    unseen: int = 0
+    """Ends of sandboxes that had been given up, and what such left under output= on its way."""
     deaths: int = 0
     """Processes that ended, events that were dropped, invocations that raised."""
     timeouts: int = 0
@@ -147,6 +149,7 @@ class World:
             self.scheduler.pause(0.0)
             return self._do(verb, key, act)
         if fate is Fate.GHOST:
+            self.log.unseen += key.startswith("out/")
             self._later(verb, key, act)
         if fate in (Fate.CRASH_BEFORE, Fate.GHOST):
             mortal.die()
