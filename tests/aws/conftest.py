@@ -64,6 +64,29 @@ class Cloud:
         return open_store(ROOT)
 
 
+_client: dict[str, str] = {}
+"""Variables that make this process a client of the cloud, as soon as there is one."""
+_saved: dict[str, str] = {}
+"""The environment without them: that of all other tests."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Make this process a client before the fixtures of a test of this folder are."""
+    _saved.update(os.environ)
+    os.environ.update(_client)
+    yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Put the environment back behind the test."""
+    yield
+    os.environ.clear()
+    os.environ.update(_saved)
+    _saved.clear()
+
+
 @pytest.fixture(scope="session")
 def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:  # noqa: F811
     """The cloud of all tests; this process is a client of it."""
@@ -75,7 +98,6 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
     for name in (BUCKET, f"{BUCKET}-data"):
         s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     folder = tmp_path_factory.mktemp("lambda")
-    saved = dict(os.environ)
     before = sorted(code.rglob("*"))
     with LambdaHost(folder, concurrency=6) as host:
         endpoints = {
@@ -85,13 +107,12 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
         }
         client = {**ministack.environment(), **endpoints}
         del client["AWS_ENDPOINT_URL"]
-        os.environ.update(client)
+        _client.update(client)
+        os.environ.update(client)  # of the test that asks first
         yield Cloud(
             host, ministack, code, layer,
             {**client, "LAMBDAMR_ROOT": ROOT},
         )  # fmt: skip
-    os.environ.clear()
-    os.environ.update(saved)
     assert sorted(code.rglob("*")) == before, "the task root is read-only on AWS"
 
 

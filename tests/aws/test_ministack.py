@@ -3,7 +3,6 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,7 +20,7 @@ WORKER, SUPERVISOR = "ministack-worker", "ministack-supervisor"
 
 
 @pytest.fixture(scope="module")
-def deployed(cloud: Cloud, monkeypatch_module: pytest.MonkeyPatch) -> Deployment:
+def deployed(cloud: Cloud) -> Deployment:
     """A worker and its supervisor, of the built zip and a layer."""
     client = cloud.s3.client("lambda")
     layer = client.publish_layer_version(LayerName="packages", Content={"ZipFile": _layer(cloud)})[
@@ -47,17 +46,16 @@ def deployed(cloud: Cloud, monkeypatch_module: pytest.MonkeyPatch) -> Deployment
             "Destination": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{SUPERVISOR}"
         }},
     )  # fmt: skip
-    monkeypatch_module.setenv("AWS_ENDPOINT_URL_LAMBDA", cloud.s3.endpoint)
     return Deployment(
         "ministack", REGION, ROOT, WORKER, SUPERVISOR, PYTHON_VERSION, "x86_64", WIRE_VERSION,
         1024, 60, 512, {},
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
+@pytest.fixture(autouse=True)
+def _lambda_of_ministack(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is launched is launched there."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", cloud.s3.endpoint)
 
 
 def _document(action: str, resource: str = "") -> dict[str, object]:
