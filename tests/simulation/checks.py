@@ -70,7 +70,8 @@ def _excuses(history: "History", report: Report) -> tuple[type[BaseException], .
         excuses.append(TaskTimeout)
     if log.refused:
         excuses.append(StoreError)
-    if any(client.cancelled for client in history.clients):
+    # A launch that fails half way cancels what has begun.
+    if any(client.cancelled or client.error is not None for client in history.clients):
         excuses.append(CancelledError)
     if report.status != "done":
         excuses.append(JobFailed)
