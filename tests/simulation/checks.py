@@ -98,9 +98,10 @@ def _check_invocations(world: World, is_pool: bool) -> None:
 
 
 def _check_deaths(world: World) -> None:
-    """No death is recorded twice, nor any that was none."""
-    recorded = sum("/attempts/" in key for key in world.objects.data)
-    require(recorded <= world.log.deaths, f"{world.log.deaths} deaths are recorded as {recorded}")
+    """No death is recorded under two names, nor any that was none."""
+    names = {key.rpartition(".")[2] for key in world.objects.data if "/attempts/" in key}
+    count = world.log.deaths
+    require(len(names) <= count, f"{count} deaths are recorded as {len(names)}")
 
 
 def _check_outcomes(world: World, job: str) -> None:
