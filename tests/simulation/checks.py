@@ -69,7 +69,7 @@ def _excuses(history: "History", report: Report) -> tuple[type[BaseException], .
     if log.timeouts:
         excuses.append(TaskTimeout)
     if log.refused:
-        excuses.append(StoreError)
+        excuses += (StoreError, JobFailed)  # a nested job ends with what refused an event of it
     # A launch that fails half way cancels what has begun.
     if any(client.cancelled or client.error is not None for client in history.clients):
         excuses.append(CancelledError)
