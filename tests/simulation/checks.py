@@ -90,6 +90,8 @@ def _check_invocations(world: World, is_pool: bool) -> None:
         lanes = plan.lanes
         handovers = log.handovers[job, stage]
         most = (INFRASTRUCTURE_RETRIES + 2) * (lanes + handovers) * plan.chunksize
+        if stage:  # each repair of the lane that was launching it launches all of it again
+            most *= INFRASTRUCTURE_RETRIES + 2
         repeated = log.swept + log.late  # repairs that may launch what others launch at the moment
         needed = lanes * (1 + log.deaths + repeated) + handovers + log.deaths
         most = needed if is_pool else min(most * (1 + repeated), needed)
