@@ -69,8 +69,9 @@ def _excuses(history: "History", report: Report) -> tuple[type[BaseException], .
     if log.timeouts:
         excuses.append(TaskTimeout)
     if log.refused:
-        excuses.append(StoreError)
-    if any(client.cancelled for client in history.clients):
+        excuses += (StoreError, JobFailed)  # a nested job ends with what refused an event of it
+    # A launch that fails half way cancels what has begun.
+    if any(client.cancelled or client.error is not None for client in history.clients):
         excuses.append(CancelledError)
     if report.status != "done":
         excuses.append(JobFailed)
@@ -89,6 +90,8 @@ def _check_invocations(world: World, is_pool: bool) -> None:
         lanes = plan.lanes
         handovers = log.handovers[job, stage]
         most = (INFRASTRUCTURE_RETRIES + 2) * (lanes + handovers) * plan.chunksize
+        if stage:  # each repair of the lane that was launching it launches all of it again
+            most *= INFRASTRUCTURE_RETRIES + 2
         repeated = log.swept + log.late  # repairs that may launch what others launch at the moment
         needed = lanes * (1 + log.deaths + repeated) + handovers + log.deaths
         most = needed if is_pool else min(most * (1 + repeated), needed)
@@ -97,9 +100,10 @@ def _check_invocations(world: World, is_pool: bool) -> None:
 
 
 def _check_deaths(world: World) -> None:
-    """No death is recorded twice, nor any that was none."""
-    recorded = sum("/attempts/" in key for key in world.objects.data)
-    require(recorded <= world.log.deaths, f"{world.log.deaths} deaths are recorded as {recorded}")
+    """No death is recorded under two names, nor any that was none."""
+    names = {key.rpartition(".")[2] for key in world.objects.data if "/attempts/" in key}
+    count = world.log.deaths
+    require(len(names) <= count, f"{count} deaths are recorded as {len(names)}")
 
 
 def _check_outcomes(world: World, job: str) -> None:
