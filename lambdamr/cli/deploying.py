@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lambdamr.cli.accounts import confirm, connect, deployment_options
+from lambdamr.cli.accounts import check_consent, confirm, connect, deployment_options
 from lambdamr.cli.showing import json_option, show
 from lambdamr.cli.steps import describe, line_of, step_record
 from lambdamr.deploy.deploying import (
@@ -12,6 +12,7 @@ from lambdamr.deploy.deploying import (
     Removal,
     Tell,
     apply,
+    layer_of,
     plan,
     plan_for_template,
     plan_removal,
@@ -19,8 +20,9 @@ from lambdamr.deploy.deploying import (
 )
 from lambdamr.deploy.models import Pairs
 from lambdamr.deploy.naming import Names, Root
+from lambdamr.deploy.packaging import Archive
 from lambdamr.deploy.planner import Step, changed
-from lambdamr.deploy.settings import Options, read_requirements
+from lambdamr.deploy.settings import Options, Settings, read_requirements
 from lambdamr.deploy.template import BUCKET_PARAMETER, write_template
 
 
@@ -98,7 +100,13 @@ def deploy_runtime(
     asked = Options(**options)  # type: ignore[arg-type]  # click's values, named as the fields
     if emit_template:
         return _emit(emit_template, plan_for_template(cloud, names, asked), as_json)
-    planned = plan(cloud, names, asked)
+
+    def build(settings: Settings) -> Archive:
+        if not only_plan:  # a layer to build is a change; its download would be for nothing
+            check_consent(yes, as_json)
+        return layer_of(settings)
+
+    planned = plan(cloud, names, asked, build)
     to_do = changed(planned.steps)
     if not as_json:
         click.echo(_headline(names, planned))

@@ -94,6 +94,16 @@ def test_what_cannot_be_done_is_a_line_and_a_status(
     assert "Traceback" not in captured.err
 
 
+def test_nobody_can_be_asked(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal and --yes nothing is downloaded, planned or made: the option is named."""
+    for options in ([], ["--json"]):
+        assert main(["deploy-runtime", "--name", site.names.deployment, *options]) == Exit.USAGE
+        captured = capsys.readouterr()
+        assert "give --yes" in captured.err
+        assert captured.out == "", "the plan would need the layer"
+    assert site.leftovers() == []
+
+
 def test_a_region_must_be_known(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
