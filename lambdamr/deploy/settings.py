@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lambdamr.aws.requirements import EVERYTHING
 from lambdamr.deploy.models import Pairs
 from lambdamr.deploy.naming import TAG, Names, Root
 from lambdamr.deploy.packaging import Target
@@ -145,8 +146,8 @@ def _present(names: Names, state: State) -> Options:
     logs = state.worker_logs
     return Options(
         root=root,
-        read=deployment.read if deployment else None,
-        write=deployment.write if deployment else None,
+        read=named(deployment.read) if deployment else None,
+        write=named(deployment.write) if deployment else None,
         requirements=deployment.requirements if deployment else None,
         memory_mb=worker.memory_mb,
         timeout_s=worker.timeout_s,
@@ -161,6 +162,11 @@ def _present(names: Names, state: State) -> Options:
         tags=tuple(pair for pair in worker.tags if pair[0] != TAG),
         log_days=logs.retention_days if logs and logs.retention_days else None,
     )
+
+
+def named(recorded: Sequence[str]) -> tuple[str, ...]:
+    """Return the URIs of a record that were named: nobody named everything."""
+    return tuple(uri for uri in recorded if uri != EVERYTHING)
 
 
 # --- checks -------------------------------------------------------------------------------------
