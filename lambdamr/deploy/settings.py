@@ -35,6 +35,9 @@ _Value = TypeVar("_Value")
 
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED_VARIABLES = ("AWS_", "LAMBDA_", "LAMBDAMR_", "_")
+_FREE_VARIABLES = frozenset({"AWS_REQUEST_PAYER"})
+"""Read by S3 clients, and not one of those that Lambda sets."""
+
 _URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(?:/.*)?")
 _GLOB = re.compile(r"[*?\[]")
 _SECRET_URL = re.compile(r"://[^/\s]*:[^/\s]*@")
@@ -188,7 +191,8 @@ def check(settings: Settings) -> None:
     if bool(settings.subnets) != bool(settings.security_groups):
         raise ValueError("--vpc-subnets and --vpc-security-groups go together.")
     for name, _ in settings.environment:
-        if not _VARIABLE.fullmatch(name) or name.startswith(_RESERVED_VARIABLES):
+        is_taken = name.startswith(_RESERVED_VARIABLES) and name not in _FREE_VARIABLES
+        if is_taken or not _VARIABLE.fullmatch(name):
             raise ValueError(
                 f"--env {name}=… cannot be set; names have letters, digits and _, and those that "
                 f"begin with {', '.join(_RESERVED_VARIABLES[:-1])} are taken."

@@ -201,6 +201,14 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], said: str) -> 
     assert said in str(caught.value)
 
 
+def test_the_functions_may_pay_for_what_they_read() -> None:
+    """AWS_REQUEST_PAYER is a variable like others, though its name begins as those of AWS do."""
+    pays = (("AWS_REQUEST_PAYER", "requester"),)
+    new = [it for it in wanted(environment=pays) if isinstance(it, Function)]
+    worker = next(it for it in new if it.name == NAMES.worker)
+    assert set(pays) <= set(worker.environment)
+
+
 def test_a_python_that_lambda_lacks_is_refused() -> None:
     """Workers have the client's Python: the message says which there are."""
     with pytest.raises(ValueError, match=r"3\.10.*3\.11, 3\.12, 3\.13, 3\.14"):
