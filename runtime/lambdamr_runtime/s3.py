@@ -23,6 +23,7 @@ from lambdamr_runtime.limits import POOL_IDLE_S
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
+    from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3CredentialProvider
 
 DEFAULT_REGION = "us-east-1"
@@ -142,7 +143,7 @@ def _chain() -> "S3CredentialProvider":
     return chain_of_boto3()
 
 
-def chain_of_boto3() -> "S3CredentialProvider":
+def chain_of_boto3() -> "Boto3CredentialProvider":
     """Return boto3's chain: profiles, SSO, assumed roles, containers, instances; renewed by it.
 
     Raises:  StoreError: it ends without keys.
