@@ -156,7 +156,6 @@ def test_an_account_of_ten_places(cloud: Cloud) -> None:
         stage_of_many(cloud, "newcomer", 500, 8, None)
 
 
-@pytest.mark.soak
 def test_five_hundred_lanes_for_ten_places(cloud: Cloud) -> None:
     """A stage that takes no heed of the limit: the events wait for places, and none is lost."""
     with ten_places(cloud):
