@@ -344,8 +344,9 @@ class Executor:
     def upload(self, path: str | os.PathLike[str]) -> str:
         """Return a URI by which workers read a local file, as an input of `map_reduce`.
 
-        Workers of this machine read it where it is. For others it is copied under the root, once:
-        it is named by the hash of what it holds.
+        Workers of this machine read it where it is. For others it is copied under the root, and
+        again only if that copy is older than a day: it is named by the hash of what it holds, and
+        expires 90 days after the last copy.
 
         Raises:  InputNotFound: there is no such file.
         """

@@ -1,10 +1,11 @@
-"""Local files for workers that are elsewhere: copied once, under the root."""
+"""Local files for workers that are elsewhere: copied under the root, once a day at most."""
 
 import hashlib
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lambdamr_runtime.clock import Clock, SystemClock
 from lambdamr_runtime.errors import InputNotFound
 from lambdamr_runtime.keys import input_key
 from lambdamr_runtime.limits import MIB
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 * MIB
 
+RENEW_S = 24 * 3600
+"""Age from which on a copy is put again: the bucket's lifecycle removes old ones."""
 
-def upload(store: "Store", path: str | os.PathLike[str]) -> str:
+
+def upload(store: "Store", path: str | os.PathLike[str], clock: Clock | None = None) -> str:
     """Return a URI by which workers read a local file; see Executor.upload."""
     path = os.path.abspath(path)
     if not os.path.isfile(path):
@@ -24,9 +28,17 @@ def upload(store: "Store", path: str | os.PathLike[str]) -> str:
     if local_path(store.root) is not None:
         return path
     key = input_key(_sha256(path), os.path.basename(path))
-    if not store.exists(key):
+    if not _is_fresh(store, key, clock or SystemClock()):
         store.put_stream(key, _blocks(path))
     return f"{store.root.rstrip('/')}/{key}"
+
+
+def _is_fresh(store: "Store", key: str, clock: Clock) -> bool:
+    """Whether a copy is there, and will be for long."""
+    try:
+        return clock.time() - store.head(key).modified_s < RENEW_S
+    except FileNotFoundError:
+        return False
 
 
 def _sha256(path: str) -> str:

@@ -183,6 +183,8 @@ class LambdaHost:
     def __init__(self, folder: Path, concurrency: int) -> None:
         self.folder = folder
         self.concurrency = concurrency
+        self.limit = 1000
+        """Concurrency of the account, as it is told to who asks."""
         self.functions: dict[str, Function] = {}
         self.counts: Counter[str] = Counter()
         """Invocations that ran and requests that came, by what they were."""
@@ -318,7 +320,8 @@ class LambdaHost:
     # --- the front end --------------------------------------------------------------------------
     def _get(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         if path.startswith("/2016-08-19/account-settings"):
-            limits = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
+            names = ("ConcurrentExecutions", "UnreservedConcurrentExecutions")
+            limits = dict.fromkeys(names, self.limit)
             return 200, json.dumps({"AccountLimit": limits, "AccountUsage": {}}).encode(), {}
         return 200, b"{}", {}
 

@@ -90,6 +90,25 @@ def test_an_expired_event_runs_as_a_repair() -> None:
     assert cluster.has_report(manifest)
 
 
+def test_a_process_that_is_replaced_does_not_shorten_the_age() -> None:
+    """What goes on in a fresh process, and what follows from it, has the whole age again."""
+    cluster = Cluster(width=1)
+    cluster.unclean = True
+    args: list[Any] = [(([i],), {}) for i in range(4)]
+    cluster.launch(
+        StageDraft("one", StageKind.CALL, Call(sum), 4, 1, args),
+        StageDraft("two", StageKind.FOLD, Fold(sum, 2), 2, 1),
+    )
+    cluster.queue = [replace(event, expires=event.sent_s + 3600) for event in cluster.queue]
+    top = len(cluster.log.invoked)
+    while cluster.queue:
+        cluster.clock.sleep(60)
+        cluster.run_one(cluster.queue.pop(0))
+    following = cluster.log.invoked[top:]
+    assert following
+    assert {event.expires - event.sent_s for event in following} == {3600}
+
+
 def test_events_count_the_chain_that_they_end() -> None:
     """Depth grows by one from each invocation to the next, and stays below AWS's guard for two
     stages of hundreds of lanes; the age of an event is that of the one before.

@@ -1,12 +1,13 @@
 """Files for workers that are elsewhere."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import lambdamr
-from lambdamr.uploading import READ_BYTES, upload
+from lambdamr.uploading import READ_BYTES, RENEW_S, upload
 from lambdamr_runtime.errors import InputNotFound
 from lambdamr_runtime.store import open_store
 from tests.faulty_stores import InterceptedStore, Request, T
@@ -42,6 +43,41 @@ def test_a_file_is_copied_once_under_its_hash_and_name(tmp_path: Path) -> None:
     assert [store.get(key) for key in puts] == [data]
     path.write_bytes(b"other")
     assert upload(store, path) != uri
+
+
+class Later:
+    """The machine's clock, some time later."""
+
+    def __init__(self, by_s: float) -> None:
+        self._by_s = by_s
+
+    def time(self) -> float:
+        return time.time() + self._by_s
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._by_s
+
+    def sleep(self, seconds: float) -> None:
+        self._by_s += seconds
+
+
+def test_a_copy_that_is_older_than_a_day_is_put_again(tmp_path: Path) -> None:
+    """The bucket removes old objects: whoever uploads has the whole time before him."""
+    puts: list[str] = []
+
+    def noting(request: Request, act: Callable[[], T], /) -> T:
+        puts.extend([request.key] if request.verb == "put" else [])
+        return act()
+
+    store = InterceptedStore(open_store("memory://"), noting)
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"a b")
+    uri = upload(store, path)
+    assert upload(store, path, Later(RENEW_S - 60)) == uri
+    assert len(puts) == 1
+    assert upload(store, path, Later(RENEW_S + 60)) == uri
+    assert puts == [puts[0]] * 2
+    assert store.get(puts[0]) == b"a b"
 
 
 def test_a_missing_file_is_named(executor: lambdamr.Executor, tmp_path: Path) -> None:

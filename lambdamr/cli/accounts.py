@@ -46,8 +46,15 @@ def confirm(question: str, yes: bool, as_json: bool) -> None:
 
     Raises:  click.UsageError: nobody can be asked.   click.Abort: the answer is no.
     """
-    if yes:
-        return
-    if as_json or not sys.stdin.isatty():
+    check_consent(yes, as_json)
+    if not yes:
+        click.confirm(question, default=True, abort=True, err=True)
+
+
+def check_consent(yes: bool, as_json: bool) -> None:
+    """Refuse to go on towards a change that nobody has agreed to, or can be asked about.
+
+    Raises:  click.UsageError: naming the option.
+    """
+    if not yes and (as_json or not sys.stdin.isatty()):
         raise click.UsageError("Nobody can be asked here: give --yes, or --plan to look only.")
-    click.confirm(question, default=True, abort=True, err=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lambdamr.cli.accounts import confirm, connect, deployment_options
+from lambdamr.cli.accounts import check_consent, confirm, connect, deployment_options
 from lambdamr.cli.showing import json_option, show
 from lambdamr.cli.steps import describe, line_of, step_record
 from lambdamr.deploy.deploying import (
@@ -12,6 +12,7 @@ from lambdamr.deploy.deploying import (
     Removal,
     Tell,
     apply,
+    layer_of,
     plan,
     plan_for_template,
     plan_removal,
@@ -19,9 +20,11 @@ from lambdamr.deploy.deploying import (
 )
 from lambdamr.deploy.models import Pairs
 from lambdamr.deploy.naming import Names, Root
+from lambdamr.deploy.packaging import Archive
 from lambdamr.deploy.planner import Step, changed
-from lambdamr.deploy.settings import Options, read_requirements
+from lambdamr.deploy.settings import Options, Settings, read_requirements
 from lambdamr.deploy.template import BUCKET_PARAMETER, write_template
+from lambdamr_runtime.errors import JobRunning
 
 
 def _list(_context: object, _option: object, values: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -98,7 +101,13 @@ def deploy_runtime(
     asked = Options(**options)  # type: ignore[arg-type]  # click's values, named as the fields
     if emit_template:
         return _emit(emit_template, plan_for_template(cloud, names, asked), as_json)
-    planned = plan(cloud, names, asked)
+
+    def build(settings: Settings) -> Archive:
+        if not only_plan:  # a layer to build is a change; its download would be for nothing
+            check_consent(yes, as_json)
+        return layer_of(settings)
+
+    planned = plan(cloud, names, asked, build)
     to_do = changed(planned.steps)
     if not as_json:
         click.echo(_headline(names, planned))
@@ -173,6 +182,7 @@ def _emit(path: Path, planned: Plan, as_json: bool) -> int:
 @click.command()
 @deployment_options
 @click.option("--delete-data", is_flag=True, help="Remove jobs and results too.")
+@click.option("--force", is_flag=True, help="Also while jobs run: they never end.")
 @click.option("--root", help="Where jobs are stored, if it cannot be found any more.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and stop.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
@@ -182,6 +192,7 @@ def undeploy(
     region: str | None,
     aws_profile: str | None,
     delete_data: bool,
+    force: bool,
     root: str | None,
     only_plan: bool,
     yes: bool,
@@ -202,6 +213,13 @@ def undeploy(
         click.echo(describe(removal.steps) or "  nothing is there")
         if removal.data:
             click.echo(f"  - delete  data       {removal.data.uri}/")
+        for job in removal.running:
+            click.echo(f"Note: job {job} is running.")
+    if removal.running and not (force or only_plan):
+        raise JobRunning(
+            f"Jobs are running: {len(removal.running)}, the newest is {removal.running[0]}. Wait "
+            "for their end or `lambdamr cancel` them, or give --force: they will never end then."
+        )
     if (to_do or removal.data) and not only_plan:
         confirm("Remove all this?", yes, as_json)
         remove(cloud, names, removal, _teller(as_json))
@@ -214,6 +232,7 @@ def _show_removed(removal: Removal, changing: bool, only_plan: bool, as_json: bo
         "applied": changing and not only_plan,
         "steps": [step_record(step) for step in removal.steps],
         "kept": removal.kept.uri if removal.kept else None,
+        "running": list(removal.running),
     }
     said = [] if only_plan or not changing else ["Removed."]
     if removal.kept:

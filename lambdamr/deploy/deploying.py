@@ -26,6 +26,7 @@ from lambdamr.deploy.packaging import (
 )
 from lambdamr.deploy.planner import Action, Step, plan_deploy, plan_undeploy
 from lambdamr.deploy.refusals import is_there_already
+from lambdamr.deploy.running import running_jobs
 from lambdamr.deploy.settings import Options, Settings, settle
 from lambdamr.deploy.state import Keepers, State, read_state
 from lambdamr.deployment import RECORD_KEY
@@ -197,6 +198,8 @@ class Removal:
     """Data in a bucket of the user's that go too; a bucket of ours goes with its data."""
     kept: Root | None
     """Data that stay."""
+    running: tuple[str, ...] = ()
+    """Jobs that have not ended, and would not any more."""
 
 
 def plan_removal(
@@ -216,6 +219,7 @@ def plan_removal(
         steps,
         data=place if left and delete_data and foreign else None,
         kept=place if left and not delete_data else None,
+        running=running_jobs(cloud, place, state.worker.timeout_s) if left and state.worker else (),
     )
 
 

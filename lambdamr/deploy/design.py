@@ -1,5 +1,6 @@
 """From settings to resources: what a deployment consists of. Pure."""
 
+from lambdamr.aws.requirements import EVERYTHING
 from lambdamr.deploy.models import (
     Bucket,
     Expiry,
@@ -35,6 +36,9 @@ from lambdamr_runtime.wire import WIRE_VERSION
 
 WORKER_HANDLER = "lambdamr_runtime.function.worker"
 SUPERVISOR_HANDLER = "lambdamr_runtime.function.supervisor"
+
+RECURSION_ALLOWED = True
+"""What is asked for; the record says so, since it is written after AWS has confirmed it."""
 
 
 def design(names: Names, settings: Settings, code: Archive, layer: Archive) -> tuple[Resource, ...]:
@@ -74,6 +78,7 @@ def cloud_resources(
 
 def recorded(names: Names, settings: Settings, layer: Archive) -> Deployment:
     """Return what clients have to know."""
+    unknown = (EVERYTHING,) if settings.role else ()  # what a role of the user's may do
     return Deployment(
         name=names.deployment,
         region=names.region,
@@ -87,10 +92,11 @@ def recorded(names: Names, settings: Settings, layer: Archive) -> Deployment:
         timeout_s=settings.timeout_s,
         tmp_mb=settings.tmp_mb,
         packages=layer.versions,
-        read=settings.read,
-        write=settings.write,
+        read=(*unknown, *settings.read),
+        write=(*unknown, *settings.write),
         requirements=settings.requirements,
         account=names.account,
+        recursive=RECURSION_ALLOWED,
     )
 
 
@@ -201,7 +207,7 @@ def _function(
         kms_key=settings.kms_key,
         subnets=settings.subnets,
         security_groups=settings.security_groups,
-        recursion_allowed=True,
+        recursion_allowed=RECURSION_ALLOWED,
         retries=retries,
         event_age_s=EVENT_AGE_S,
         on_failure=on_failure,

@@ -13,7 +13,7 @@ from lambdamr.deploy.naming import Names
 from lambdamr.deploy.packaging import Archive, Package, installed_code, pinned
 from lambdamr.deploy.permissions import canonical, role_policy
 from lambdamr.deploy.planner import Action
-from lambdamr.deploy.settings import Options, Settings
+from lambdamr.deploy.settings import Options, Settings, named
 from lambdamr.deploy.state import Keepers, State, read_state
 from lambdamr.deployment import Deployment
 from lambdamr_runtime.errors import DeployError, MissingPermission
@@ -223,7 +223,8 @@ def _given_role(patient: Patient) -> Iterator[Finding]:
     worker, names, state = patient.state.worker, patient.names, patient.state
     if worker is None or worker.role == names.role_arn or state.root is None:
         return
-    read, write = (state.deployment.read, state.deployment.write) if state.deployment else ((), ())
+    recorded = state.deployment
+    read, write = (named(recorded.read), named(recorded.write)) if recorded else ((), ())
     policy = role_policy(
         names, state.root, read, write, worker.kms_key, in_vpc=bool(worker.subnets)
     )

@@ -267,12 +267,22 @@ class FunctionKeeper:
         self._cloud.call("lambda", "tag_resource", Resource=arn, Tags=dict(wanted.tags))
 
     def _set_recursion(self, wanted: Function) -> None:
-        self._cloud.call(
+        """Set whether chains of invocations may be long.
+
+        Raises:  DeployError: AWS set something else; clients would launch chains that it ends.
+        """
+        setting = "Allow" if wanted.recursion_allowed else "Terminate"
+        answer = self._cloud.call(
             "lambda",
             "put_function_recursion_config",
             FunctionName=wanted.name,
-            RecursiveLoop="Allow" if wanted.recursion_allowed else "Terminate",
+            RecursiveLoop=setting,
         )
+        if answer["RecursiveLoop"] != setting:
+            raise DeployError(
+                f"AWS set the recursion of {wanted.name} to {answer['RecursiveLoop']!r} where "
+                f"{setting!r} was asked for. Ask whoever governs the account to allow it."
+            )
 
     def _set_events(self, wanted: Function) -> None:
         failures = {"OnFailure": {"Destination": wanted.on_failure}} if wanted.on_failure else {}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lambdamr.aws.requirements import EVERYTHING
 from lambdamr.deploy.models import Pairs
 from lambdamr.deploy.naming import TAG, Names, Root
 from lambdamr.deploy.packaging import Target
@@ -34,6 +35,9 @@ _Value = TypeVar("_Value")
 
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED_VARIABLES = ("AWS_", "LAMBDA_", "LAMBDAMR_", "_")
+_FREE_VARIABLES = frozenset({"AWS_REQUEST_PAYER"})
+"""Read by S3 clients, and not one of those that Lambda sets."""
+
 _URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(?:/.*)?")
 _GLOB = re.compile(r"[*?\[]")
 _SECRET_URL = re.compile(r"://[^/\s]*:[^/\s]*@")
@@ -145,8 +149,8 @@ def _present(names: Names, state: State) -> Options:
     logs = state.worker_logs
     return Options(
         root=root,
-        read=deployment.read if deployment else None,
-        write=deployment.write if deployment else None,
+        read=named(deployment.read) if deployment else None,
+        write=named(deployment.write) if deployment else None,
         requirements=deployment.requirements if deployment else None,
         memory_mb=worker.memory_mb,
         timeout_s=worker.timeout_s,
@@ -161,6 +165,11 @@ def _present(names: Names, state: State) -> Options:
         tags=tuple(pair for pair in worker.tags if pair[0] != TAG),
         log_days=logs.retention_days if logs and logs.retention_days else None,
     )
+
+
+def named(recorded: Sequence[str]) -> tuple[str, ...]:
+    """Return the URIs of a record that were named: nobody named everything."""
+    return tuple(uri for uri in recorded if uri != EVERYTHING)
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -182,7 +191,8 @@ def check(settings: Settings) -> None:
     if bool(settings.subnets) != bool(settings.security_groups):
         raise ValueError("--vpc-subnets and --vpc-security-groups go together.")
     for name, _ in settings.environment:
-        if not _VARIABLE.fullmatch(name) or name.startswith(_RESERVED_VARIABLES):
+        is_taken = name.startswith(_RESERVED_VARIABLES) and name not in _FREE_VARIABLES
+        if is_taken or not _VARIABLE.fullmatch(name):
             raise ValueError(
                 f"--env {name}=… cannot be set; names have letters, digits and _, and those that "
                 f"begin with {', '.join(_RESERVED_VARIABLES[:-1])} are taken."

@@ -126,7 +126,7 @@ class JobNotFound(LambdamrError):
 
 
 class JobRunning(LambdamrError):
-    """A job was to be deleted that has not ended, and whose client may live."""
+    """A job, or what it runs on, was to be removed before its end."""
 
 
 class CorruptObject(LambdamrError):

@@ -11,7 +11,7 @@ Buckets whose requester pays are read where AWS_REQUEST_PAYER=requester is set, 
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.limits import POOL_IDLE_S
 
 if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+    from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3CredentialProvider
 
 DEFAULT_REGION = "us-east-1"
@@ -83,7 +86,18 @@ def region_of(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
 
 
-def region_of_bucket(bucket: str, environment: Mapping[str, str] = os.environ) -> str:
+def tls_connection(host: str) -> "HTTPConnection":
+    """Return a connection, not made yet, to a host of AWS."""
+    from http.client import HTTPSConnection  # only where a foreign bucket is read
+
+    return HTTPSConnection(host, timeout=CONNECT_S)
+
+
+def region_of_bucket(
+    bucket: str,
+    environment: Mapping[str, str] = os.environ,
+    connect: "Callable[[str], HTTPConnection]" = tls_connection,
+) -> str:
     """Return the region of a bucket.
 
     A worker's own bucket is in its own region, and behind another endpoint there is but one.
@@ -93,18 +107,18 @@ def region_of_bucket(bucket: str, environment: Mapping[str, str] = os.environ) -
     is_worker = "AWS_LAMBDA_FUNCTION_NAME" in environment
     if endpoint_of("s3", environment) or (own and is_worker):
         return here or DEFAULT_REGION
-    return _asked_region(bucket, here or DEFAULT_REGION)
+    return _asked_region(bucket, here or DEFAULT_REGION, connect)
 
 
 @functools.cache
-def _asked_region(bucket: str, near: str) -> str:
+def _asked_region(bucket: str, near: str, connect: "Callable[[str], HTTPConnection]") -> str:
     """Ask S3 where a bucket is: any endpoint says so, without credentials, and even if it refuses.
 
     Args:  near: the region to ask, and the answer where none comes.
     """
-    from http.client import HTTPException, HTTPSConnection  # only where a foreign bucket is read
+    from http.client import HTTPException
 
-    connection = HTTPSConnection(f"s3.{near}.amazonaws.com", timeout=CONNECT_S)
+    connection = connect(f"s3.{near}.amazonaws.com")
     try:
         connection.request("HEAD", f"/{bucket}")
         return connection.getresponse().headers.get("x-amz-bucket-region") or near
@@ -126,7 +140,14 @@ def _keys(environment: Mapping[str, str]) -> "S3CredentialProvider | None":
 
 @functools.cache
 def _chain() -> "S3CredentialProvider":
-    """Return boto3's chain: profiles, SSO, assumed roles, containers, instances; renewed by it."""
+    return chain_of_boto3()
+
+
+def chain_of_boto3() -> "Boto3CredentialProvider":
+    """Return boto3's chain: profiles, SSO, assumed roles, containers, instances; renewed by it.
+
+    Raises:  StoreError: it ends without keys.
+    """
     from obstore.auth.boto3 import Boto3CredentialProvider  # boto3: 200 ms, and only in the client
 
     try:

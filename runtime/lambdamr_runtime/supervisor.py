@@ -170,9 +170,7 @@ def supervise(
             f"was ended by {failure.detail}."
         )
         return _end(store, event.job, reason, clock)
-    now_s = clock.time()
-    expires = now_s + event.expires - event.sent_s if event.expires else 0.0
-    invoke(replace(repair, sent_s=now_s, expires=expires))
+    invoke(repair.sent(clock.time()))
     return Verdict.REPAIRED
 
 

@@ -245,6 +245,11 @@ class Event:
         """Return the event that continues this one after its execution died."""
         return replace(self, cursor=cursor, attempt=attempt, repair=True, death=None)
 
+    def sent(self, now_s: float) -> "Event":
+        """Return the event as it is when it is sent at *now_s*: its age begins anew."""
+        expires = now_s + self.expires - self.sent_s if self.expires else 0.0
+        return replace(self, sent_s=now_s, expires=expires)
+
 
 class FrameKind(enum.IntEnum):
     """What a frame holds."""

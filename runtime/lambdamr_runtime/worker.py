@@ -147,9 +147,7 @@ class Worker:
                 continue
             if self._is_overdue(run) or (self._is_time_to_look() and self._is_cancelled(run)):
                 return None
-            rest = replace(
-                event, hi=event.lo + 1, cursor=position, attempt=0, sent_s=self._clock.time()
-            )
+            rest = replace(event, hi=event.lo + 1, cursor=position, attempt=0)
             if slowest and self._host.remaining_s() < SLOWEST_MARGIN * slowest:
                 self._launch([rest])
                 return None
@@ -158,7 +156,7 @@ class Worker:
             waited = NO_WAIT
             slowest = max(slowest, outcome.seconds)
             if not self._host.clean():
-                return replace(rest, cursor=position + 1, sent_s=self._clock.time())
+                return replace(rest, cursor=position + 1).sent(self._clock.time())
         for group in sorted({run.plan.group_of(chunk) for chunk in chunks}):
             if self._barrier.lane_ended(run, group, event.repair):
                 self._hint_end(run)
@@ -221,10 +219,10 @@ class Worker:
 
     def _launch(self, events: Sequence[Event]) -> None:
         """Launch events that follow from the running one."""
-        now_s, cause = self._clock.time(), self._from
-        expires = now_s + cause.expires - cause.sent_s if cause.expires else 0.0
+        cause = self._from.sent(self._clock.time())
         following = [
-            replace(event, sent_s=now_s, expires=expires, depth=cause.depth + 1) for event in events
+            replace(event, sent_s=cause.sent_s, expires=cause.expires, depth=cause.depth + 1)
+            for event in events
         ]
         if self._host.fan_out is not None:
             self._host.fan_out(following)

@@ -114,10 +114,27 @@ def test_throttled_launches(cloud: Cloud) -> None:
     assert cloud.host.counts["throttled"] == 30
 
 
-def stage_of_many(cloud: Cloud, name: str, chunks: int, lanes: int) -> None:
-    """Run a stage of many chunks on six places, and check what was invoked."""
+@contextmanager
+def ten_places(cloud: Cloud) -> Iterator[None]:
+    """Have the account be a new one: ten functions run at a time."""
+    host = cloud.host
+    saved = host.concurrency, host.limit
+    host.concurrency = host.limit = 10
+    try:
+        yield
+    finally:
+        host.concurrency, host.limit = saved
+
+
+def stage_of_many(
+    cloud: Cloud, name: str, chunks: int, lanes: int, concurrency: int | None
+) -> None:
+    """Run a stage of many chunks on few places, and check what was invoked.
+
+    Args:    lanes: that it is to have. concurrency: what is asked for.
+    """
     before = dict(cloud.host.counts)
-    with cloud.executor(cloud.deploy(name=name), concurrency=lanes) as executor:
+    with cloud.executor(cloud.deploy(name=name), concurrency=concurrency) as executor:
         futures = executor.map(tasks.double, range(chunks), chunksize=1)
         assert futures.result(5 * PATIENCE_S) == [2 * i for i in range(chunks)]
         job = futures[0]._stage.job_id
@@ -130,10 +147,23 @@ def stage_of_many(cloud: Cloud, name: str, chunks: int, lanes: int) -> None:
 
 def test_many_chunks_on_few_places(cloud: Cloud) -> None:
     """Far more lanes than the account has places: all chunks end, none is run twice over."""
-    stage_of_many(cloud, "crowded", 200, 160)
+    stage_of_many(cloud, "crowded", 200, 160, 160)
+
+
+def test_an_account_of_ten_places(cloud: Cloud) -> None:
+    """A stage of 500 chunks takes the lanes that the limit leaves: all end, none is lost."""
+    with ten_places(cloud):
+        stage_of_many(cloud, "newcomer", 500, 8, None)
+
+
+def test_five_hundred_lanes_for_ten_places(cloud: Cloud) -> None:
+    """A stage that takes no heed of the limit: the events wait for places, and none is lost."""
+    with ten_places(cloud):
+        cloud.host.limit = 1000
+        stage_of_many(cloud, "heedless", 500, 500, 500)
 
 
 @pytest.mark.soak
 def test_a_thousand_chunks(cloud: Cloud) -> None:
     """Launched by a tree: at most 64 launches by the client, 1,000 invocations in all."""
-    stage_of_many(cloud, "thousand", 1000, 1000)
+    stage_of_many(cloud, "thousand", 1000, 1000, 1000)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from lambdamr.cli import Exit, main
+from lambdamr.deploy.running import running_jobs
 from lambdamr.deployment import load_profile
+from lambdamr_runtime.keys import JobKeys
 from tests.deploy.conftest import Site
 
 
@@ -92,6 +94,52 @@ def test_what_cannot_be_done_is_a_line_and_a_status(
     captured = capsys.readouterr()
     assert said in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_nobody_can_be_asked(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal and --yes nothing is downloaded, planned or made: the option is named."""
+    for options in ([], ["--json"]):
+        assert main(["deploy-runtime", "--name", site.names.deployment, *options]) == Exit.USAGE
+        captured = capsys.readouterr()
+        assert "give --yes" in captured.err
+        assert captured.out == "", "the plan would need the layer"
+    assert site.leftovers() == []
+
+
+def test_jobs_that_run_are_not_cut_off(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names them and removes nothing; jobs that have ended, or are cancelled, are no
+    reason; --force is stronger.
+    """
+    site.deploy()
+    root, s3 = site.names.own_root, site.root_client("s3")
+    running, done, cancelled = (f"20261126-09335{n}-0123456789ab" for n in range(3))
+    keys = [JobKeys(done).report, JobKeys(cancelled).cancelled]
+    for key in [*keys, *(JobKeys(job).manifest for job in (running, done, cancelled))]:
+        s3.put_object(Bucket=root.bucket, Key=f"{root.prefix}{key}", Body=b"{}")
+    undeploy = ["undeploy", "--name", site.names.deployment, "--delete-data"]
+    assert main([*undeploy, "--yes"]) == Exit.FAILED
+    captured = capsys.readouterr()
+    assert f"job {running} is running" in captured.out
+    assert f"Jobs are running: 1, the newest is {running}" in captured.err
+    assert "--force" in captured.err
+    assert not {done, cancelled} & set(captured.out.split())
+    assert site.state().worker is not None
+    assert main([*undeploy, "--plan", "--json"]) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["running"] == [running]
+    assert main([*undeploy, "--yes", "--force"]) == Exit.OK
+    assert site.leftovers() == []
+
+
+def test_a_job_that_is_quiet_for_long_is_no_reason(site: Site) -> None:
+    """What nothing was stored of for longer than a function may run does not run."""
+    site.deploy()
+    root = site.names.own_root
+    job = "20261126-093355-0123456789ab"
+    site.root_client("s3").put_object(
+        Bucket=root.bucket, Key=f"{root.prefix}{JobKeys(job).manifest}", Body=b"{}"
+    )
+    assert running_jobs(site.cloud, root, 900) == (job,)
+    assert running_jobs(site.cloud, root, -100) == ()
 
 
 def test_a_region_must_be_known(

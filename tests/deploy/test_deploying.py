@@ -269,6 +269,31 @@ def test_a_deploy_goes_on_where_it_was_cut_off(site: Site) -> None:
     assert all(step.action is Action.KEEP for step in site.plan().steps)
 
 
+class Firm:
+    """AWS in an account where chains of invocations stay short, whatever is asked for."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.clock = cloud.clock
+        self.uses_tls, self.pages, self.find = cloud.uses_tls, cloud.pages, cloud.find
+        self._cloud = cloud
+
+    def call(self, service: str, operation: str, /, **arguments: Any) -> Answer:
+        if operation == "put_function_recursion_config":
+            arguments["RecursiveLoop"] = "Terminate"
+        return self._cloud.call(service, operation, **arguments)
+
+
+def test_what_aws_did_not_set_is_not_recorded(site: Site) -> None:
+    """An answer that says another recursion is an error, and no client believes a record."""
+    with pytest.raises(DeployError, match="'Terminate' where 'Allow' was asked for"):
+        site.deploy(cloud=Firm(site.cloud))
+    assert site.state().deployment is None
+    site.deploy()
+    deployed = site.state().deployment
+    assert deployed is not None
+    assert deployed.recursive
+
+
 def test_a_removal_goes_on_where_it_was_cut_off(site: Site) -> None:
     """A removal that died after each of its changes ends with nothing left."""
     site.deploy()

@@ -164,6 +164,9 @@ def test_a_given_role_is_examined(site: Site, as_user: Callable[[Credentials], A
     site.cloud = as_user(site.emulator.user(user, policy))
     steps = site.deploy(Options(role=arn))
     assert "role" not in [step.resource.kind for step in steps]
+    deployed = site.state().deployment
+    assert deployed is not None
+    assert (deployed.read, deployed.write, deployed.recursive) == (("*",), ("*",), True)
     assert site.deploy() == ()
     said = [it.what for it in examine(site.cloud, site.names) if arn in it.what]
     assert len(said) == 1

@@ -65,6 +65,15 @@ def test_a_shared_bucket_is_listed_under_the_prefix_alone() -> None:
     assert listing["Condition"] == {"StringLike": {"s3:prefix": "team/x/*"}}
 
 
+def test_the_log_of_a_worker_may_be_read() -> None:
+    """For the last words of one that died: those of the worker, and of no other function."""
+    policy = role_policy(NAMES, NAMES.own_root, (), ())
+    (reading,) = (it for it in policy["Statement"] if "logs:FilterLogEvents" in it["Action"])
+    group = "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/lambda/lambdamr-default-worker:*"
+    assert reading["Action"] == ["logs:FilterLogEvents"]
+    assert reading["Resource"] == [group]
+
+
 def test_keys_and_networks_are_allowed_where_they_are_used() -> None:
     """KMS and network interfaces: only where a key or subnets were given."""
     plain = json.dumps(role_policy(NAMES, NAMES.own_root, (), ()))

@@ -102,6 +102,8 @@ def test_a_given_role_and_bucket_are_not_made() -> None:
     new = wanted(role=mine, root="s3://my-bucket/x")
     assert not any(isinstance(it, Bucket | Role) for it in new)
     assert all(it.role == mine for it in new if isinstance(it, Function))
+    (record,) = (it for it in new if isinstance(it, Record))
+    assert record.deployment.read == record.deployment.write == ("*",), "nobody knows what it may"
     steps = changed(plan_deploy(new, state_of(wanted())))
     deleted = [step.resource.kind for step in steps if step.action is Action.DELETE]
     assert deleted == ["role", "record"]
@@ -124,6 +126,18 @@ def test_a_removal_is_the_reverse(delete_data: bool, data_left: bool, bucket: Ac
     ]  # fmt: skip
     assert steps[-2].action is bucket
     assert all(it.action is Action.DELETE for it in steps if it.resource.kind != "bucket")
+
+
+def test_what_a_given_role_may_is_not_given_to_one_of_ours() -> None:
+    """The record says everything and what was named; without --role only the latter comes back."""
+    mine = "arn:aws:iam::123456789012:role/mine"
+    state = state_of(wanted(role=mine, read=("s3://logs/",)))
+    deployed = state.deployment
+    assert deployed is not None
+    assert (deployed.read, deployed.write) == (("*", "s3://logs/"), ("*",))
+    assert settings(state).role == mine
+    again = settings(state, role="")
+    assert (again.read, again.write) == (("s3://logs/",), ())
 
 
 # --- settings -----------------------------------------------------------------------------------
@@ -185,6 +199,14 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], said: str) -> 
     with pytest.raises(ValueError) as caught:
         settings(**options)
     assert said in str(caught.value)
+
+
+def test_the_functions_may_pay_for_what_they_read() -> None:
+    """AWS_REQUEST_PAYER is a variable like others, though its name begins as those of AWS do."""
+    pays = (("AWS_REQUEST_PAYER", "requester"),)
+    new = [it for it in wanted(environment=pays) if isinstance(it, Function)]
+    worker = next(it for it in new if it.name == NAMES.worker)
+    assert set(pays) <= set(worker.environment)
 
 
 def test_a_python_that_lambda_lacks_is_refused() -> None:
