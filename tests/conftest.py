@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import lambdamr
+from lambdamr_runtime import context
 from tests.emulator import ministack  # noqa: F401 - a fixture
 from tests.gates import Gate
 
@@ -21,6 +22,13 @@ def _isolated_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yield
     os.environ.clear()
     os.environ.update(saved)
+
+
+@pytest.fixture(autouse=True)
+def _no_worker() -> Iterator[None]:
+    """This process is a client again, whatever simulated workers a test has run in it."""
+    yield
+    context.enter(None)
 
 
 @pytest.fixture(scope="session")

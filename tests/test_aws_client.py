@@ -1,6 +1,5 @@
 """The client's side of AWS: what is refused before launch, and the net under every job."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,6 @@ from lambdamr.deployment import Deployment, forget_profile, save_profile
 from lambdamr.submission import StageDraft
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
-from lambdamr_runtime import context
 from lambdamr_runtime.errors import InvalidInput, InvocationRefused, RuntimeMismatch
 from lambdamr_runtime.memory_limit import task_memory_mb
 from lambdamr_runtime.s3 import endpoint_of, region_of_bucket
@@ -28,20 +26,7 @@ RECORD = Deployment(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _no_worker() -> None:
-    """This process is a client, whatever simulated workers ran in it."""
-    context.enter(None)
-
-
 # --- refused before launch ----------------------------------------------------------------------
-@pytest.fixture(autouse=True)
-def _no_worker_afterwards() -> Iterator[None]:
-    """What a Cluster has run leaves this process a worker, whose jobs ship no modules."""
-    yield
-    context.enter(None)
-
-
 def test_another_python_is_refused() -> None:
     """Pickles of one minor version of Python are not read by another."""
     with pytest.raises(RuntimeMismatch, match=r"Python 2\.7.*lambdamr deploy-runtime"):

@@ -5,7 +5,7 @@ import pickle
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,13 +41,6 @@ PATIENCE_S = 20.0
 
 BALLAST = "x" * 40_000
 """Makes a job too large for its manifest: function and arguments are objects of their own."""
-
-
-@pytest.fixture(autouse=True)
-def _no_worker_afterwards() -> Iterator[None]:
-    """The tests that follow are clients again."""
-    yield
-    context.enter(None)
 
 
 # --- whole jobs --------------------------------------------------------------------------------

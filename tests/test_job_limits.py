@@ -13,7 +13,6 @@ import pytest
 import lambdamr
 from lambdamr.submission import StageDraft
 from lambdamr.tracking import Poller
-from lambdamr_runtime import context
 from lambdamr_runtime.barrier import EndKind, Report, end_job
 from lambdamr_runtime.errors import JobTimeout
 from lambdamr_runtime.keys import JobKeys
@@ -36,13 +35,6 @@ def folder(tmp_path: Path) -> str:
     made = tmp_path / "signs"
     made.mkdir()
     return str(made)
-
-
-@pytest.fixture(autouse=True)
-def _no_worker_afterwards() -> Iterator[None]:
-    """The tests that follow are clients again."""
-    yield
-    context.enter(None)
 
 
 # --- without a client, on a virtual clock --------------------------------------------------------

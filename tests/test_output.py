@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 import lambdamr
 from lambdamr.output import as_output
 from lambdamr.submission import StageDraft
-from lambdamr_runtime import context
 from lambdamr_runtime.barrier import Report, end_job
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.formats import Format
@@ -645,13 +644,6 @@ def check_done(cluster: Cluster, manifest: Manifest) -> None:
     made, placed = end.stages[1:]
     assert (placed.file_pairs, placed.file_bytes) == (made.file_pairs, made.file_bytes)
     assert placed.file_pairs == 4
-
-
-@pytest.fixture(autouse=True)
-def _no_worker_afterwards() -> Iterator[None]:
-    """The tests that follow are clients again."""
-    yield
-    context.enter(None)
 
 
 @pytest.mark.parametrize("kind", PLACES)

@@ -17,7 +17,7 @@ from lambdamr.backend import Backend
 from lambdamr.submission import StageDraft, Submission
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
-from lambdamr_runtime import context, serialize
+from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History, load_history, save_attempt
 from lambdamr_runtime.barrier import Barrier, Report, Totals, end_job
 from lambdamr_runtime.chunk import StageRun
@@ -220,13 +220,6 @@ def run(cluster: Cluster, submission: Submission) -> Manifest:
     manifest = cluster.submit(submission)
     cluster.run_all()
     return manifest
-
-
-@pytest.fixture(autouse=True)
-def _no_worker_afterwards() -> Iterator[None]:
-    """The tests that follow are clients again."""
-    yield
-    context.enter(None)
 
 
 # --- without faults -----------------------------------------------------------------------------

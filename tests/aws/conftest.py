@@ -13,7 +13,6 @@ import pytest
 import lambdamr
 from lambdamr.deploy.packaging import build_code
 from lambdamr.deployment import RECORD_KEY, Deployment
-from lambdamr_runtime import context
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import PYTHON_VERSION, WIRE_VERSION
 from tests.emulator import REGION, Ministack, ministack  # noqa: F401 - a fixture
@@ -114,12 +113,6 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
             {**client, "LAMBDAMR_ROOT": ROOT},
         )  # fmt: skip
     assert sorted(code.rglob("*")) == before, "the task root is read-only on AWS"
-
-
-@pytest.fixture(autouse=True)
-def _no_worker() -> None:
-    """This process is a client, whatever simulated workers ran in it."""
-    context.enter(None)
 
 
 @pytest.fixture(scope="session")
