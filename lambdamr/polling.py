@@ -12,6 +12,11 @@ from lambdamr_runtime.limits import LIST_PAGE, POLL_FLOOR_S, POLL_MAX_S, POLL_SH
 GROWTH = 1.5
 """Each pause is so many times the one before, up to its bound."""
 
+QUIET_SHARE = 1.25
+QUIET_S = 60.0
+"""A job is at rest if nothing of it is committed for this share of a function's time and so
+long."""
+
 
 def next_pause(pause: float, elapsed_s: float) -> float:
     """Return the pause that follows one of *pause* seconds.
@@ -19,6 +24,11 @@ def next_pause(pause: float, elapsed_s: float) -> float:
     It grows to max(POLL_FLOOR_S, POLL_SHARE of the elapsed time), at most POLL_MAX_S.
     """
     return min(POLL_MAX_S, pause * GROWTH, max(POLL_FLOOR_S, elapsed_s * POLL_SHARE))
+
+
+def quiet_s(timeout_s: float) -> float:
+    """Return how long a job may be quiet before its lanes are launched again."""
+    return timeout_s * QUIET_SHARE + QUIET_S
 
 
 def prefixes_to_list(

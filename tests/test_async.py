@@ -80,7 +80,9 @@ def test_thousands_need_no_threads(executor: lambdamr.Executor) -> None:
             total += future.result()
         return total, most - before
 
-    assert run(main()) == (sum(n * n for n in range(3000)), 0)
+    total, started = run(main())
+    assert total == sum(n * n for n in range(3000))
+    assert started < 10, "the poller's, and who starts it"
 
 
 def test_a_timeout_says_how_many_are_left(executor: lambdamr.Executor, gate: Gate) -> None:

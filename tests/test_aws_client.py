@@ -8,8 +8,9 @@ import pytest
 import lambdamr
 from lambdamr.aws import requirements
 from lambdamr.aws.concurrency import usable_lanes
-from lambdamr.aws.watching import Net, lanes, last_sign_s, quiet_s
+from lambdamr.aws.watching import Net, lanes, last_sign_s
 from lambdamr.deployment import Deployment, forget_profile, save_profile
+from lambdamr.polling import quiet_s
 from lambdamr.submission import StageDraft
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller

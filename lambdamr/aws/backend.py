@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from lambdamr import shipping
 from lambdamr.aws import requirements
 from lambdamr.aws.concurrency import usable_lanes
-from lambdamr.aws.watching import Net, last_sign_s, quiet_s
+from lambdamr.aws.watching import Net, last_sign_s
 from lambdamr.backend import Listener
 from lambdamr.deployment import RECORD_KEY, Deployment
+from lambdamr.polling import quiet_s
 from lambdamr_runtime.errors import InvocationFailed, InvocationRefused, RuntimeMismatch
 from lambdamr_runtime.invoker import is_transient
 from lambdamr_runtime.limits import EVENT_AGE_S, INVOKES_AT_ONCE, MAX_TREE_DEPTH, RECURSION_GUARD

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from lambdamr.deployment import Deployment
 from lambdamr_runtime.errors import InvalidInput, RuntimeMismatch
 from lambdamr_runtime.modules import is_reserved
-from lambdamr_runtime.store import local_path
 from lambdamr_runtime.wire import PYTHON_VERSION, WIRE_VERSION
 
 PLATFORM_MODULES = frozenset(
@@ -83,6 +82,8 @@ def check_access(deployment: Deployment, reads: Iterable[str], writes: Iterable[
 
     Raises:  InvalidInput: naming the first and the command that allows it.
     """
+    from lambdamr_runtime.store import local_path  # obstore; who asks for help does without
+
     root = f"{deployment.root.rstrip('/')}/"
     for option, uris, allowed in (
         ("read", reads, (root, *deployment.read)),

@@ -11,16 +11,6 @@ from lambdamr_runtime.store import Store, StoredObject
 from lambdamr_runtime.sweep import current_stage, sweep
 from lambdamr_runtime.wire import Event, Manifest
 
-QUIET_SHARE = 1.25
-QUIET_S = 60.0
-"""A job is at rest if nothing of it is committed for this share of a function's time and so
-long."""
-
-
-def quiet_s(timeout_s: float) -> float:
-    """Return how long a job may be quiet before its lanes are launched again."""
-    return timeout_s * QUIET_SHARE + QUIET_S
-
 
 class Net:
     """Sweeps a job that is quiet for too long; each time it waits twice as long for the next.

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from lambdamr.aws.watching import quiet_s
 from lambdamr.deploy.aws import Cloud
 from lambdamr.deploy.naming import Root
+from lambdamr.polling import quiet_s
 from lambdamr_runtime.keys import JOBS, JobKeys, is_job_id
 
 

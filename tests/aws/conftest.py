@@ -65,25 +65,21 @@ class Cloud:
 
 _client: dict[str, str] = {}
 """Variables that make this process a client of the cloud, as soon as there is one."""
-_saved: dict[str, str] = {}
-"""The environment without them: that of all other tests."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Iterator[None]:
-    """Make this process a client before the fixtures of a test of this folder are."""
-    _saved.update(os.environ)
+    """Make this process a client before the fixtures of a test of this folder are made."""
     os.environ.update(_client)
     yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
-    """Put the environment back behind the test."""
+    """Take the variables away behind the test: those of other folders have clouds of their own."""
     yield
-    os.environ.clear()
-    os.environ.update(_saved)
-    _saved.clear()
+    for name in _client:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

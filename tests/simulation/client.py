@@ -5,10 +5,11 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from lambdamr.attaching import follow
-from lambdamr.aws.watching import Net, last_sign_s, quiet_s
+from lambdamr.aws.watching import Net, last_sign_s
 from lambdamr.backend import Listener
 from lambdamr.engine import Engine
 from lambdamr.job import Job
+from lambdamr.polling import quiet_s
 from lambdamr.submission import Submission
 from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
