@@ -143,6 +143,28 @@ SLOTS = """
 """
 
 
+def test_named_tuples_of_a_script_travel_both_ways(tmp_path: Path) -> None:
+    """`typing.NamedTuple` makes slots of its own: classes of both makers come back as they were."""
+    script = """
+        import collections, json, typing
+        import lambdamr
+
+        class Point(typing.NamedTuple):
+            x: int
+            y: int = 2
+
+        Pair = collections.namedtuple("Pair", "left right")
+
+        def moved(point, pair):
+            return point._replace(x=point.x + pair.left)
+
+        with lambdamr.Executor(workers=1) as executor:
+            found = executor.submit(moved, Point(1), Pair(10, 0)).result()
+        print(json.dumps([type(found) is Point, found.x, found.y, found._asdict()]))
+    """
+    assert run_script(tmp_path, script) == [True, 11, 2, {"x": 11, "y": 2}]
+
+
 def test_classes_with_slots_keep_them(tmp_path: Path) -> None:
     """Instances of slotted classes are made, changed and returned by tasks."""
     assert run_script(tmp_path, SLOTS) == [True, True, True, 3, 3, [False, False], True]

@@ -94,6 +94,8 @@ def _with_slots(cls: type, reduced: Any) -> Any:
     if not isinstance(reduced, tuple) or reduced[0] is not _internal._make_skeleton_class:
         return reduced
     make, (metaclass, name, bases, given, *rest), *state = reduced
+    if typing.NamedTuple in bases:  # it makes its own, and takes none
+        return reduced
     return make, (metaclass, name, bases, {**given, "__slots__": slots}, *rest), *state
 
 
