@@ -897,9 +897,17 @@ def test_a_part_file_is_what_it_says(pairs: int) -> None:
     ],
 )
 def test_objects_of_one_bucket_are_copied_by_the_store(
-    folder: str, root: str, bucket: str, prefix: str, source: str | None
+    folder: str,
+    root: str,
+    bucket: str,
+    prefix: str,
+    source: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The keys of both ends as the store that holds them knows them."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none is asked")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     found = open_destination(folder, Rooted(open_store("memory://"), root))
     assert (found.store.root, found.prefix, found.source) == (bucket, prefix, source)
 
