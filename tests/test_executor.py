@@ -27,54 +27,7 @@ from lambdamr.backend import Listener
 from lambdamr.config import load_config
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Event
-
-PATIENCE_S = 60.0
-"""After this a test that waits for something has failed."""
-
-
-class Gate:
-    """Holds tasks: `pass_gate` says that it runs, and returns when it is let go."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self._descriptors = []
-        for name in (f"{path}.entered", f"{path}.go"):
-            os.mkfifo(name)
-            self._descriptors.append(os.open(name, os.O_RDWR))
-
-    def wait_until_entered(self) -> None:
-        """Return when one more task has reached the gate."""
-        ready, _, _ = select.select(self._descriptors[:1], (), (), PATIENCE_S)
-        assert ready, "no task reached the gate"
-        os.read(self._descriptors[0], 1)
-
-    def open(self, tasks: int = 1) -> None:
-        """Let so many tasks go."""
-        os.write(self._descriptors[1], b"x" * tasks)
-
-    def close(self) -> None:
-        """Let all go; a task that comes later finds no gate and fails, where it would be stuck."""
-        self.open(100)
-        os.unlink(f"{self.path}.entered")
-        os.unlink(f"{self.path}.go")
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-
-
-def pass_gate(path: str, value: Any = None) -> Any:
-    with open(f"{path}.entered", "wb") as entered:
-        entered.write(b"x")
-    with open(f"{path}.go", "rb", buffering=0) as go:
-        go.read(1)
-    return value
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """One gate; tasks that are still held go when the test ends."""
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.close()
+from tests.gates import PATIENCE_S, Gate, pass_gate
 
 
 class Processes:
