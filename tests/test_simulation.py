@@ -16,6 +16,7 @@ MOST_SEEDS = 2000
 """Histories in which each mutant must be noticed."""
 
 REGRESSIONS = {
+    166: "a failure record that came again, behind the commit of its chunk, blamed the next one",
     168: "a failure record that came twice counted one death twice",
     2487: "children that die again and again while they record a death",
     4263: "a store that refuses a read of the result",
@@ -82,7 +83,7 @@ def test_one_seed_is_one_history() -> None:
 def test_a_rule_taken_out_is_noticed(rule: str) -> None:
     """Each mutant fails in some history; the real protocol passes that one."""
     mutant = MUTANTS[rule]
-    for seed in range(MOST_SEEDS):
+    for seed in range(mutant.start, MOST_SEEDS):
         try:
             History(seed, mutant.rules, mutant.mutable, mutant.case).run()
         except Exception:  # an invariant, or an error that the mutant leads to

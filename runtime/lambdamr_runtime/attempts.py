@@ -90,6 +90,12 @@ def save_attempt(
     store.put(keys.attempt(death.chunk, attempt, death.execution), body)
 
 
+def is_recorded(store: Store, keys: StageKeys, execution: str) -> bool:
+    """Return whether the death of *execution* is held against a chunk of the stage already."""
+    listed = store.list(keys.all_attempts)
+    return any(entry.key.endswith(f".{execution}") for entry in listed)
+
+
 def load_history(store: Store, keys: StageKeys, chunk: int) -> History:
     """Read all attempt objects of a chunk.
 

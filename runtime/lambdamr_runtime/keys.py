@@ -118,6 +118,11 @@ class StageKeys:
     def outcome(self, group: int, chunk: int) -> str:
         return f"{self._base}outcomes/{group}/{chunk}"
 
+    @property
+    def all_attempts(self) -> str:
+        """Prefix of what failed attempts of all chunks left."""
+        return f"{self._base}attempts/"
+
     def attempts(self, chunk: int) -> str:
         """Prefix of what failed attempts of a chunk left."""
         return f"{self._base}attempts/{chunk}/"

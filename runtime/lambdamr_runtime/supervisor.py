@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lambdamr_runtime.attempts import is_recorded
 from lambdamr_runtime.barrier import Report, end_job, finish_cancelled
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.clock import Clock
@@ -179,9 +180,13 @@ def _repair(event: Event, run: StageRun, failure: Failure, store: Store, log: st
     chunks = event.only or run.plan.chunks_of(event.lo)
     position = _first_open(event, run, chunks, store)
     is_stuck = position == event.cursor
-    death = Death(failure.cause, failure.detail, execution=failure.execution, log=log[-LOG_BYTES:])
+    death: Death | None = Death(
+        failure.cause, failure.detail, execution=failure.execution, log=log[-LOG_BYTES:]
+    )
     if position < len(chunks):
-        death = _blamed(death, run, chunks[position], is_stuck)
+        # A record that comes late once more: what it was held against may be committed by now.
+        is_known = is_recorded(store, run.keys, failure.execution)
+        death = None if is_known else _blamed(death, run, chunks[position], is_stuck)
     # An event with a death was a repair already: it has not come beyond its first chunk.
     attempt = event.attempt + 1 if is_stuck and event.death is not None else 0
     return replace(event, cursor=position, attempt=attempt, repair=True, death=death)

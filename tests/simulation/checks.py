@@ -100,10 +100,13 @@ def _check_invocations(world: World, is_pool: bool) -> None:
 
 
 def _check_deaths(world: World) -> None:
-    """No death is recorded under two names, nor any that was none."""
-    names = {key.rpartition(".")[2] for key in world.objects.data if "/attempts/" in key}
+    """No death is recorded under two names or against two chunks, nor any that was none."""
+    recorded = [key.rpartition("/") for key in world.objects.data if "/attempts/" in key]
+    blamed = {(chunk, name.partition(".")[2]) for chunk, _, name in recorded}
+    names = {name for _, name in blamed}
     count = world.log.deaths
     require(len(names) <= count, f"{count} deaths are recorded as {len(names)}")
+    require(len(names) == len(blamed), "a death is held against two chunks")
 
 
 def _check_outcomes(world: World, job: str) -> None:

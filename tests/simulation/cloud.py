@@ -255,7 +255,7 @@ class Cloud:
         self._tell(record, delay_s)
         if world.nature.happens("duplicate"):
             world.log.multiplied += 1
-            self._tell(record, delay_s + 1.0)
+            self._tell(record, delay_s + world.random.choice((1.0, 20.0)))
 
     def _tell(self, record: dict[str, Any], delay_s: float, tries: int = 1) -> None:
         self.pending += 1

@@ -4,7 +4,7 @@ A mutant is made of subclasses of what it mutates, handed in where the real one 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from lambdamr_runtime.barrier import Barrier
 from lambdamr_runtime.chunk import StageRun, Waited
 from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.outputs import Final, Placed, _Placing
+from lambdamr_runtime.store import StoredObject
 from lambdamr_runtime.supervisor import Verdict, supervise
 from lambdamr_runtime.wire import Event, Manifest, Outcome
 from lambdamr_runtime.work import TaskEnv
@@ -30,6 +31,8 @@ class Mutant:
     mutable: Mutable = field(default_factory=Mutable)
     case: Case = field(default_factory=Case)
     """The histories that show it soonest."""
+    start: int = 0
+    """Seed of the first one to try: none before it shows it."""
 
 
 # --- DESIGN 4: creates ---------------------------------------------------------------------------
@@ -94,6 +97,13 @@ class HastyStore(SimulatedStore):
         for each in held:
             super().put(*each)
         return won
+
+
+class UnrecordedStore(SimulatedStore):
+    """Shows nobody which deaths are recorded: a record that comes twice is held against two."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        return iter(()) if prefix.endswith("/attempts/") else super().list(prefix)
 
 
 # --- DESIGN 6: launching and repairs -------------------------------------------------------------
@@ -257,9 +267,12 @@ MUTANTS: dict[str, Mutant] = {
     "repairs skip the chunk that died": Mutant(Rules(worker=Skipping)),
     "supervisor forgets the lane": Mutant(Rules(supervise=supervise_one_chunk)),
     "deaths without names": Mutant(Rules(supervise=supervise_namelessly)),
+    "deaths told twice count twice": Mutant(Rules(store=UnrecordedStore)),
     "no supervisor": Mutant(Rules(supervise=supervise_nothing)),
     "no sweep": Mutant(Rules(sweep=sweep_nothing)),
     "finalizer deaf to a tombstone": Mutant(
-        mutable=Mutable(final=DeafFinal), case=Case("map_reduce with output", cancels=True)
+        mutable=Mutable(final=DeafFinal),
+        case=Case("map_reduce with output", cancels=True),
+        start=1100,
     ),
 }
