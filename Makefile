@@ -21,6 +21,9 @@ EMULATOR_VENV := .venv-emulator
 LAMBDA_VENV := .venv-lambda
 PIP := -m pip --disable-pip-version-check --quiet
 
+# Workers are young processes: they start sooner with compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-aws test check bench soak clean
 

@@ -65,7 +65,9 @@ class Poller:
         # Reentrant: garbage collection may end an executor, and so come here, in any thread.
         self._lock = threading.RLock()
         self._is_running = False
-        """Whether the thread runs."""
+        """Whether the thread runs, or is about to."""
+        self._has_thread = False
+        """Whether it has begun."""
         self._at_idle: list[Callable[[], None]] = []
         self._at_end: dict[str, list[Callable[[], object]]] = {}
         """What to call once a job is over."""
@@ -81,11 +83,24 @@ class Poller:
             if job.manifest.timeout_s is not None:
                 self._limited[job.manifest.job] = job
                 is_news = True
-            if not self._is_running:
-                self._is_running = True
-                self.machine.start(self._run, "lambdamr-poller")
+            self._start()
         if is_news:
             self.look()
+
+    def _start(self) -> None:
+        """Start the thread, if anything is outstanding; with the lock held.
+
+        Ctrl-C may come before it has been started or behind: it is tried again where it may not
+        have been, and one that is too many ends at once.
+        """
+        if self._is_running or not self._jobs:
+            return
+        try:
+            self._is_running = True
+            self.machine.start(self._run, "lambdamr-poller")
+        except BaseException:
+            self._is_running = False
+            raise
 
     def look(self) -> None:
         """Look at the store now, and begin again with short pauses."""
@@ -110,7 +125,9 @@ class Poller:
             self.help()
 
     def _wait_idle(self, patience: float | None) -> bool:
-        return self.idle.wait_for(lambda: not self._is_running, patience)
+        with self._lock:
+            self._start()
+        return self.idle.wait_for(lambda: not (self._is_running or self._jobs), patience)
 
     def help(self, job: str = "") -> None:
         """Inside a task: run a queued event in this thread, of *job* first, else of any other.
@@ -126,6 +143,7 @@ class Poller:
     def when_idle(self, act: Callable[[], None]) -> None:
         """Call *act* once nothing is outstanding: now, or from the poller's thread."""
         with self._lock:
+            self._start()
             if self._is_running:
                 self._at_idle.append(act)
                 return
@@ -229,6 +247,10 @@ class Poller:
 
     # --- the thread ----------------------------------------------------------------------------
     def _run(self) -> None:
+        with self._lock:
+            if self._has_thread:
+                return
+            self._has_thread = self._is_running = True
         pause = self._first_pause()
         self._look_at_all()
         while not self._retire():
@@ -292,7 +314,7 @@ class Poller:
                 ended += self._at_end.pop(name, ())
             is_idle = not self._jobs
             if is_idle:
-                self._is_running = False
+                self._has_thread = self._is_running = False
                 acts, self._at_idle = self._at_idle, []
                 self.idle.notify_all()
         for tell in ended:

@@ -110,6 +110,48 @@ def test_a_wait_with_bars_has_one_deadline() -> None:
     job.poller.cancel_job(job)
 
 
+class Struck(ThisMachine):
+    """Ctrl-C comes when the first thread is to be started: before that is done, or behind it."""
+
+    def __init__(self, *, started: bool) -> None:
+        self._started = started
+        self._strikes = 1
+
+    def start(self, run: Callable[[], None], name: str) -> None:
+        is_struck, self._strikes = bool(self._strikes), 0
+        if not is_struck or self._started:
+            super().start(run, name)
+        if is_struck:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_an_interrupted_start_leaves_no_job_alone(started: bool) -> None:
+    """Whether the thread was started or not, one thread follows all jobs, and idleness comes."""
+    cluster = Cluster()
+    poller = Poller(cluster, Struck(started=started))
+    first, second = (cluster.launch(*map_drafts(tasks=4)) for _ in range(2))
+    with pytest.raises(KeyboardInterrupt):
+        followed(first, cluster, poller)
+    job = followed(second, cluster, poller)
+    cluster.run_all()
+    assert results_of(job) == squares(4)
+    poller.wait_until_idle()
+    assert poller.outstanding() == []
+
+
+def test_waiting_for_idleness_starts_what_was_interrupted() -> None:
+    """A job whose thread never came is followed by whoever waits for the end of all."""
+    cluster = Cluster()
+    poller = Poller(cluster, Struck(started=False))
+    with pytest.raises(KeyboardInterrupt):
+        followed(cluster.launch(*map_drafts(tasks=4)), cluster, poller)
+    (job,) = poller.outstanding()
+    cluster.run_all()
+    poller.wait_until_idle()
+    assert results_of(job) == squares(4)
+
+
 # --- launches that are called off ---------------------------------------------------------------
 
 
