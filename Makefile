@@ -37,7 +37,7 @@ demo-aws: $(VENV)/.test $(EMULATOR_VENV)/.ready
 	@$(VENV)/bin/python -m tests.demo_aws
 
 test: $(VENV)/.test $(EMULATOR_VENV)/.ready $(LAMBDA_VENV)/.ready
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .

@@ -25,6 +25,11 @@ def start_thread(run: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
+INTERRUPT_S = 1.0
+"""Longest wait at a time: Ctrl-C that comes between Python's last look for signals and the wait
+itself ends no wait, and is seen behind it."""
+
+
 class Signal:
     """What threads wait for: that something has changed."""
 
@@ -42,15 +47,16 @@ class Signal:
 
     def wait_for(self, is_over: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until *is_over*, which is called without a lock; whether it is."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = float("inf") if timeout is None else monotonic() + timeout
         while not is_over():
-            left = -1.0 if deadline is None else deadline - monotonic()
-            if deadline is not None and left <= 0:
-                return False
             gate = threading.Lock()
             gate.acquire()
             with self._lock:
                 self._gates.append(gate)
-            if not is_over():
-                gate.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            while not is_over():
+                left = deadline - monotonic()
+                if left <= 0:
+                    return False
+                if gate.acquire(timeout=min(left, INTERRUPT_S)):
+                    break
         return True

@@ -167,7 +167,7 @@ def test_no_pairs_at_all(executor: lambdamr.Executor) -> None:
     assert job.report().stages["map"].records == 10
 
 
-@pytest.mark.parametrize("nothing", [[], (), iter(()), {}, range(0)], ids=repr)
+@pytest.mark.parametrize("nothing", [[], (), iter(()), {}, range(0)], ids=type)
 def test_no_items(executor: lambdamr.Executor, nothing: Iterable[Any]) -> None:
     """Empty inputs give an empty result: no task runs, and the job is done."""
     job = executor.map_reduce(pair_itself, nothing, total)

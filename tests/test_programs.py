@@ -441,11 +441,15 @@ class TestInterrupt:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env=environment(root), cwd=tmp_path,
         ) as process:  # fmt: skip
-            assert is_readable(ready), "the program did not get ready"
-            os.close(ready)
-            wait_until_waiting(process.pid)
-            (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
-            out, err = process.communicate(timeout=PATIENCE_S)
+            try:
+                assert is_readable(ready), "the program did not get ready"
+                os.close(ready)
+                wait_until_waiting(process.pid)
+                (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+                out, err = process.communicate(timeout=PATIENCE_S)
+            except BaseException:
+                process.kill()
+                raise
         return Ended(process.returncode, out, err)
 
     @pytest.mark.parametrize("wait", ["futures.result()", "futures[0].result()", "futures.wait()"])
@@ -537,16 +541,18 @@ class TestInterrupt:
 
 
 def wait_until_waiting(pid: int) -> None:
-    """Return when the main thread of a process sleeps in a system call.
+    """Return when the main thread of a process has slept in one system call for a while.
 
-    A bounded look at /proc: nothing else tells that somebody waits.
+    A bounded look at /proc: nothing else tells that somebody waits. Not for the interpreter's
+    lock: who wants that one looks for it every 5 ms.
     """
     deadline = time.monotonic() + PATIENCE_S
-    asleep = 0
-    while asleep < 5:
+    since, before = time.monotonic(), ""
+    while time.monotonic() - since < 0.05:
         assert time.monotonic() < deadline
-        with open(f"/proc/{pid}/stat") as file:
-            asleep = asleep + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
+        status = Path(f"/proc/{pid}/status").read_text()  # with its switches from and to a CPU
+        if status != before or "State:\tS" not in status:
+            since, before = time.monotonic(), status
         os.sched_yield()
 
 

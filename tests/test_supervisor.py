@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -29,11 +30,17 @@ EXITED = {
 RAISED = {"errorType": "StoreError", "errorMessage": "Could not read 'x': 503", "stackTrace": []}
 
 
+INVOCATIONS = count()
+
+
 def record(
     event: Event, answer: dict[str, Any] | None, condition: str = "RetriesExhausted"
 ) -> dict[str, Any]:
-    """Return what AWS sends to an on-failure destination."""
-    context = {"requestId": "7a", "functionArn": "arn:…:worker:$LATEST", "condition": condition}
+    """Return what AWS sends to an on-failure destination, of another invocation each time."""
+    request = f"7a{next(INVOCATIONS)}"
+    if answer and "errorMessage" in answer:
+        answer = {**answer, "errorMessage": answer["errorMessage"].replace("7a", request)}
+    context = {"requestId": request, "functionArn": "arn:…:worker:$LATEST", "condition": condition}
     return {
         "version": "1.0",
         "requestContext": {**context, "approximateInvokeCount": 1},

@@ -180,16 +180,16 @@ def _repair(event: Event, run: StageRun, failure: Failure, store: Store, log: st
     chunks = event.only or run.plan.chunks_of(event.lo)
     position = _first_open(event, run, chunks, store)
     is_stuck = position == event.cursor
-    death: Death | None = Death(
-        failure.cause, failure.detail, execution=failure.execution, log=log[-LOG_BYTES:]
-    )
-    if position < len(chunks):
-        # A record that comes late once more: what it was held against may be committed by now.
-        is_known = is_recorded(store, run.keys, failure.execution)
-        death = None if is_known else _blamed(death, run, chunks[position], is_stuck)
+    news: Death | None = None
+    death = Death(failure.cause, failure.detail, execution=failure.execution, log=log[-LOG_BYTES:])
+    if position == len(chunks):
+        news = death
+    # A record that comes late once more: what it was held against may be committed by now.
+    elif not is_recorded(store, run.keys, failure.execution):
+        news = _blamed(death, run, chunks[position], is_stuck)
     # An event with a death was a repair already: it has not come beyond its first chunk.
     attempt = event.attempt + 1 if is_stuck and event.death is not None else 0
-    return replace(event, cursor=position, attempt=attempt, repair=True, death=death)
+    return replace(event, cursor=position, attempt=attempt, repair=True, death=news)
 
 
 def _first_open(event: Event, run: StageRun, chunks: Sequence[int], store: Store) -> int:
