@@ -34,10 +34,13 @@ INVOCATIONS = count()
 
 
 def record(
-    event: Event, answer: dict[str, Any] | None, condition: str = "RetriesExhausted"
+    event: Event,
+    answer: dict[str, Any] | None,
+    condition: str = "RetriesExhausted",
+    request: str | None = None,
 ) -> dict[str, Any]:
     """Return what AWS sends to an on-failure destination, of another invocation each time."""
-    request = f"7a{next(INVOCATIONS)}"
+    request = f"7a{next(INVOCATIONS)}" if request is None else request
     if answer and "errorMessage" in answer:
         answer = {**answer, "errorMessage": answer["errorMessage"].replace("7a", request)}
     context = {"requestId": request, "functionArn": "arn:…:worker:$LATEST", "condition": condition}
@@ -112,15 +115,19 @@ def test_a_lost_sandbox_is_repaired(answer: dict[str, Any]) -> None:
     assert [outcome.attempt for outcome, _ in cluster.outcomes(manifest)] == [1, 0]
 
 
-def test_a_chunk_that_always_dies_is_lost() -> None:
-    """After three deaths a task is TaskLost, with the log, and its lane goes on."""
+@pytest.mark.parametrize("request_id", [{}, {"request": ""}], ids=["named", "nameless"])
+def test_a_chunk_that_always_dies_is_lost(request_id: dict[str, str]) -> None:
+    """After three deaths a task is TaskLost, with the log, and its lane goes on; whether records
+    say which invocation they are of or not.
+    """
     cluster, manifest = launched(tasks=4, width=1)
     cluster.mourned = False
     cluster.deadly = {0: DeathCause.CRASH}
     for _ in range(3):
         event = cluster.queue.pop()
         cluster.run_one(event)
-        assert judge(cluster, event, EXITED, log="Aborted: something") is Verdict.REPAIRED
+        verdict = judge(cluster, event, EXITED, log="Aborted: something", **request_id)
+        assert verdict is Verdict.REPAIRED
     cluster.run_all()
     first, *others = cluster.values(manifest)
     assert isinstance(first, TaskLost)
@@ -128,6 +135,21 @@ def test_a_chunk_that_always_dies_is_lost() -> None:
     assert "exit status 3" in str(first)
     assert others == [2, 4, 6]
     cluster.check_bound(manifest)
+
+
+def test_a_record_that_comes_late_once_more_blames_nobody() -> None:
+    """The chunk that had died is committed by then; the one that runs now has not died."""
+    cluster, manifest = launched(tasks=2, width=1)
+    event = cluster.queue.pop()
+    judge(cluster, event, EXITED, request="7a")
+    repair = cluster.queue.pop()
+    assert repair.death is not None
+    cluster.run_one(replace(repair, only=(0,)))
+    judge(cluster, event, EXITED, request="7a")
+    again = cluster.queue.pop()
+    assert (again.cursor, again.repair, again.death) == (1, True, None)
+    cluster.run_one(again)
+    assert [outcome.attempt for outcome, _ in cluster.outcomes(manifest)] == [1, 0]
 
 
 @pytest.mark.parametrize(("answer", "kind"), [(TIMED_OUT, TaskTimeout), (KILLED, TaskOutOfMemory)])

@@ -116,7 +116,11 @@ class Failure:
 
     @property
     def execution(self) -> str:
-        """Return a name for what failed: a record that comes twice tells of one death."""
+        """Return a name for what failed: a record that comes twice tells of one death. "" of a
+        record that does not say which invocation it is of.
+        """
+        if not self.request:
+            return ""
         import hashlib  # OpenSSL is slow to load, and few records come
 
         return hashlib.blake2s(self.request.encode(), digest_size=8).hexdigest()
@@ -185,7 +189,7 @@ def _repair(event: Event, run: StageRun, failure: Failure, store: Store, log: st
     if position == len(chunks):
         news = death
     # A record that comes late once more: what it was held against may be committed by now.
-    elif not is_recorded(store, run.keys, failure.execution):
+    elif not (failure.execution and is_recorded(store, run.keys, failure.execution)):
         news = _blamed(death, run, chunks[position], is_stuck)
     # An event with a death was a repair already: it has not come beyond its first chunk.
     attempt = event.attempt + 1 if is_stuck and event.death is not None else 0
