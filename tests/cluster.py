@@ -303,7 +303,7 @@ class Cluster:
     """
 
     owner = ""
-    memory_mb = 1024
+    memory_mb = 8192  # the worker is the process of the tests, which may be large itself
     hints = False
     helps = False
 
