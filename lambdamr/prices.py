@@ -40,6 +40,9 @@ class Prices:
         return self.gb_s_arm if architecture == ARM else self.gb_s_x86
 
 
+PRICE_NAMES = tuple(each.name for each in fields(Prices) if each.name != "region")
+
+
 def _row(
     region: str, put_1000: float, get_1000: float, storage: float, transfer: float
 ) -> tuple[str, Prices]:
@@ -79,12 +82,8 @@ def prices_of(region: str, changes: Mapping[str, float] | None = None) -> Prices
     Raises:  ValueError: a region that is unknown, a name that is no price, or a negative price.
     """
     given = dict(changes or {})
-    known = [field.name for field in fields(Prices) if field.name != "region"]
     for name, value in given.items():
-        if name not in known:
-            raise ValueError(f"There is no price {name!r}; the names are {', '.join(known)}.")
-        if not _is_price(value):
-            raise ValueError(f"The price {name} must be a number >= 0, got {value!r}.")
+        check_price(name, value)
     if region in PRICES:
         return Prices(region, **{**_fields(PRICES[region]), **given})
     missing = {"put", "get", "storage_gb_month", "transfer_gb"} - set(given)
@@ -96,12 +95,21 @@ def prices_of(region: str, changes: Mapping[str, float] | None = None) -> Prices
     return Prices(region, **given)
 
 
+def check_price(name: str, value: object) -> None:
+    """Refuse what is no price.
+
+    Raises:  ValueError: no such field of `Prices`, or no number that a price can be.
+    """
+    if name not in PRICE_NAMES:
+        raise ValueError(f"There is no price {name!r}; the names are {', '.join(PRICE_NAMES)}.")
+    if not _is_price(value):
+        raise ValueError(f"The price {name} must be a number >= 0, got {value!r}.")
+
+
 def _is_price(value: object) -> bool:
     """Whether a value of a configuration file can be one."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
 
 
 def _fields(prices: Prices) -> dict[str, float]:
-    return {
-        each.name: getattr(prices, each.name) for each in fields(prices) if each.name != "region"
-    }
+    return {name: getattr(prices, name) for name in PRICE_NAMES}
