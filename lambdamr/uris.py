@@ -229,7 +229,7 @@ def _web_key(uri: str, path: str) -> str:
     return unquote(path)
 
 
-_NO_BUCKET = "<Code>NoSuchBucket</Code>"
+_NO_BUCKET = "NoSuchBucket"
 """What S3 answers to a list. A lookup of one object is not told whether there is a bucket."""
 
 
