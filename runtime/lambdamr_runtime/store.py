@@ -362,8 +362,9 @@ def _reason(error: BaseException) -> str:
     if answer is None:
         bare = _in_line(_NO_ANSWER.split(text)[-1])
         is_unsaid = "Error performing HEAD" in text and bare.endswith("400 Bad Request")
-        return f"{bare}. {HEAD_REFUSED}" if is_unsaid else bare
-    code, said = answer["code"], answer["said"] or ""
+        found = HEAD_REFUSED if is_unsaid else _help_elsewhere(text)
+        return f"{bare}. {found}" if found else bare
+    code, said = answer["code"], (answer["said"] or "").partition("\n")[0]
     help_ = help_with_code(code, said)
     return help_ or f"{answer['status']}: {code}: {said}"
 
@@ -395,6 +396,18 @@ _NO_ANSWER = re.compile(
     r"The operation lacked the necessary privileges .*? status code: ", re.DOTALL
 )
 """What obstore puts before the status of a refusal without a word, which HEADs get."""
+
+
+def _help_elsewhere(text: str) -> str:
+    """Return what to do where keys for Google's or Microsoft's store are missing, else ""."""
+    if "Error performing token request" in text:
+        return (
+            "There are no usable Google credentials: set GOOGLE_APPLICATION_CREDENTIALS, or, for "
+            "a public bucket, GOOGLE_SKIP_SIGNATURE=true."
+        )
+    if "Account must be specified" in text:
+        return "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY."
+    return ""
 
 
 def _in_line(text: str) -> str:
