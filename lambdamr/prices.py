@@ -39,6 +39,10 @@ class Prices:
         return self.gb_s_arm if architecture == ARM else self.gb_s_x86
 
 
+class UnknownPrices(ValueError):
+    """The table has no prices of a region; what is shown of a job goes without its cost then."""
+
+
 PRICE_NAMES = tuple(each.name for each in fields(Prices) if each.name != "region")
 
 
@@ -76,7 +80,7 @@ def prices_of(region: str, changes: Mapping[str, float] | None = None) -> Prices
     Args:    changes: prices of your own by field of `Prices`, as a contract or a newer list has
              them; with all of "put", "get" and "storage_gb_month" the region may be one that the
              table does not have.
-    Raises:  ValueError: a region that is unknown, a name that is no price, or a negative price.
+    Raises:  UnknownPrices: of a region. ValueError: a name that is no price, or a negative price.
     """
     given = dict(changes or {})
     for name, value in given.items():
@@ -85,7 +89,7 @@ def prices_of(region: str, changes: Mapping[str, float] | None = None) -> Prices
         return Prices(region, **{**_fields(PRICES[region]), **given})
     missing = {"put", "get", "storage_gb_month"} - set(given)
     if missing:
-        raise ValueError(
+        raise UnknownPrices(
             f"The prices of {region!r} are not in the table of {PRICES_DATE}, which has "
             f"{', '.join(PRICES)}. Give {', '.join(sorted(missing))} as prices=, or by `lambdamr "
             "config set prices.NAME DOLLARS`."

@@ -139,7 +139,20 @@ def test_show_tells_what_was_done_and_what_it_cost(
     assert found["cost"]["usd"]["low"] > 0
     assert found["cost"]["by_component"]["PUT"]["low"] > 0
     assert main(["show", "last", "--root", store, "--on", "aws", "--region", "x"]) == Exit.USAGE
-    assert "are not known" in capsys.readouterr().err
+    assert "not in the table" in capsys.readouterr().err
+
+
+def test_a_job_of_a_region_without_prices_is_shown(
+    store: str, ended: dict[str, str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but its cost; what to do about that is said."""
+    monkeypatch.setenv("LAMBDAMR_REGION", "eu-south-2")
+    arguments = ("show", ended["counts"], "--root", store, "--on", "aws")
+    text = said(capsys, *arguments)
+    assert "reduce" in text
+    assert "cost unknown: The prices of 'eu-south-2'" in text
+    assert "lambdamr config set prices" in text
+    assert record(capsys, *arguments)["cost"] is None
 
 
 def test_an_unfinished_job_is_shown_and_left_alone(

@@ -146,6 +146,7 @@ def refusal(code: str) -> bytes:
         (400, "ExpiredToken", "get", "have expired .*aws sso login"),
         (400, "ExpiredToken", "head", "400 Bad Request.*aws sso login"),
         (404, "NoSuchBucket", "list", "404 Not Found: NoSuchBucket: m"),
+        (301, "PermanentRedirect", "get", "in another region .* check AWS_REGION"),
     ],
 )
 def test_a_refusal_is_one_line_that_says_what_to_do(

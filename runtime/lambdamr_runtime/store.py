@@ -362,7 +362,7 @@ def _reason(error: BaseException) -> str:
     if answer is None:
         bare = _in_line(_NO_ANSWER.split(text)[-1])
         is_unsaid = "Error performing HEAD" in text and bare.endswith("400 Bad Request")
-        found = HEAD_REFUSED if is_unsaid else _help_elsewhere(text)
+        found = HEAD_REFUSED if is_unsaid else _help_without_answer(text)
         return f"{bare}. {found}" if found else bare
     code, said = answer["code"], (answer["said"] or "").partition("\n")[0]
     help_ = help_with_code(code, said)
@@ -398,8 +398,13 @@ _NO_ANSWER = re.compile(
 """What obstore puts before the status of a refusal without a word, which HEADs get."""
 
 
-def _help_elsewhere(text: str) -> str:
-    """Return what to do where keys for Google's or Microsoft's store are missing, else ""."""
+def _help_without_answer(text: str) -> str:
+    """Return what to do where a region is wrong, or keys of other stores are missing, else ""."""
+    if "incorrectly configured region" in text:
+        return (
+            "The bucket is in another region than the one that was asked: check AWS_REGION, and "
+            "that of the deployment (`lambdamr doctor`)."
+        )
     if "Error performing token request" in text:
         return (
             "There are no usable Google credentials: set GOOGLE_APPLICATION_CREDENTIALS, or, for "
