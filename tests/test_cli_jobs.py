@@ -189,8 +189,25 @@ def test_logs_have_what_tasks_printed(store: str, ended: dict[str, str], capsys:
     assert "ZeroDivisionError" in said(capsys, "logs", ended["failed"], "--root", store)
     lines = said(capsys, "logs", ended["map"], "--root", store, "--json").splitlines()
     assert [json.loads(line)["task"] for line in lines] == [0, 1, 2]
-    assert main(["logs", ended["map"], "7", "--root", store]) == Exit.OK
+    assert main(["logs", ended["counts"], "--stage", "map", "--root", store]) == Exit.OK
     assert "no task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("3",), "no task 3 there; it has map with tasks 0 to 2"),
+        (("--stage", "reduce"), "no stage 'reduce'; it has map with tasks 0 to 2"),
+    ],
+)
+def test_logs_of_what_a_job_does_not_have(
+    store: str, ended: dict[str, str], capsys: Capture, arguments: tuple[str, ...], told: str
+) -> None:
+    """Silence would look like a task that has printed nothing."""
+    assert main(["logs", ended["map"], *arguments, "--root", store]) == Exit.USAGE
+    captured = capsys.readouterr()
+    assert told in captured.err
+    assert (captured.err.count("\n"), captured.out) == (1, "")
 
 
 def test_logs_can_be_followed(store: str, ended: dict[str, str], capsys: Capture) -> None:

@@ -113,6 +113,7 @@ def logs(
       lambdamr logs last --follow
     """
     job, store = job_and_root(job, root)
+    _check_chosen(store, job, task, stage)
     said = 0
     for each in _logs(store, job, follow):
         if task in (None, each.task) and stage in (None, each.stage):
@@ -121,6 +122,24 @@ def logs(
     if not said and not as_json:
         say(f"no task of job {job} that matches has printed anything or failed", err=True)
     return 0
+
+
+def _check_chosen(store: "Store", job: str, task: int | None, stage: str | None) -> None:
+    """Refuse a task or a stage that a job does not have.
+
+    Raises:  ValueError: naming those that there are.
+    """
+    from lambdamr_runtime.keys import JobKeys
+    from lambdamr_runtime.wire import Manifest
+
+    key = JobKeys(job).manifest
+    sizes = {each.name: each.tasks for each in Manifest.decode(store.get(key), key).stages}
+    has = ", ".join(f"{name} with tasks 0 to {tasks - 1:,}" for name, tasks in sizes.items())
+    chosen = [tasks for name, tasks in sizes.items() if stage in (None, name)]
+    if not chosen:
+        raise ValueError(f"Job {job} has no stage {stage!r}; it has {has}.")
+    if task is not None and not 0 <= task < max(chosen):
+        raise ValueError(f"Job {job} has no task {task} there; it has {has}.")
 
 
 def _logs(store: "Store", job: str, follow: bool) -> "Iterator[TaskLook]":

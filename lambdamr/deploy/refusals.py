@@ -128,7 +128,7 @@ def _denied(said: str, action: str, target: str) -> MissingPermission:
     lacks = "is denied" if "explicit deny" in said else "lacks"
     return MissingPermission(
         f"{target}: {user.group(1) if user else 'whoever signs the requests'} {lacks} the "
-        f"permission {action}. AWS says: {said}\nAsk for that permission (docs/aws.md has the "
+        f"permission {action}. AWS says: {said} Ask for that permission (docs/aws.md has the "
         "complete policies), or hand --emit-template to somebody who may; then run the command "
         "again: it goes on where it stopped."
     )

@@ -410,6 +410,8 @@ def _help_without_answer(text: str) -> str:
             "There are no usable Google credentials: set GOOGLE_APPLICATION_CREDENTIALS, or, for "
             "a public bucket, GOOGLE_SKIP_SIGNATURE=true."
         )
+    if "Unable to recognise URL" in text:
+        return "Known are directories, s3://, gs://, az:// and https://."
     if "Account must be specified" in text:
         return "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY."
     return ""
