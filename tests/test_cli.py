@@ -18,6 +18,12 @@ def test_every_command_is_in_its_module_and_has_help_with_examples(
         assert "Examples:" in capsys.readouterr().out, command
 
 
+def test_every_command_is_documented() -> None:
+    """docs/command-line.md has a line for each."""
+    text = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text()
+    assert [name for name in cli.COMMANDS if f"| `{name}" not in text] == []
+
+
 def test_config_shows_what_is_in_force(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

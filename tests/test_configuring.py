@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lambdamr.cli import Exit, main
 from lambdamr.cli.configuration import config, keys_like
 from lambdamr.config import NAMES, load_config
 from lambdamr.configuring import KEYS
+from lambdamr.prices import prices_of
 
 Capture = pytest.CaptureFixture[str]
 
@@ -192,6 +194,25 @@ def test_a_relative_root_is_that_of_the_shell(
     monkeypatch.chdir(tmp_path)
     assert config_json(capsys, "set", "root", "jobs")["value"] == str(tmp_path / "jobs")
     assert config_json(capsys, "set", "root", "s3://bucket/x")["value"] == "s3://bucket/x"
+
+
+DOCUMENTS = [*(Path(__file__).parent.parent / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        block
+        for path in DOCUMENTS
+        for block in re.findall(r"```toml\n(.*?)```", path.read_text(), re.DOTALL)
+    ],
+)
+def test_what_the_documents_say_of_the_file_is_read(path: Path, block: str) -> None:
+    """Each piece of config.toml in docs is one that counts."""
+    path.parent.mkdir()
+    path.write_text(block)
+    config = load_config()
+    prices_of(config.region or "us-east-1", config.prices)
 
 
 def test_keys_are_completed_and_every_command_has_examples(capsys: Capture) -> None:
