@@ -11,6 +11,7 @@ from lambdamr.futures import HELP_PAUSE_S, Future, has_failed
 from lambdamr.waiting import listed_futures
 
 if TYPE_CHECKING:
+    from lambdamr.futures import Progress
     from lambdamr.tracked import TrackedJob, TrackedStage
 
 
@@ -47,8 +48,13 @@ async def _as_completed(listed: list[Future], timeout: float | None) -> AsyncIte
         yield future
 
 
-async def all_done(futures: Sequence[Future], stop_on_error: bool) -> None:
-    """Return when all futures are done, or one has failed (if *stop_on_error*)."""
+async def all_done(
+    futures: Sequence[Future], stop_on_error: bool, progress: "Progress | None" = None
+) -> None:
+    """Return when all futures are done, or one has failed (if *stop_on_error*).
+
+    Args:  progress: what shows a stage, where these are all futures of one, as a wait does.
+    """
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     left = len(futures)
@@ -67,7 +73,9 @@ async def all_done(futures: Sequence[Future], stop_on_error: bool) -> None:
         return
     for future in futures:
         future.add_done_callback(one_is_done)
-    await _come(over, _helping(futures))
+    stage = futures[0].stage
+    async with shown(stage.job, progress if stage.is_covered_by(futures) else None):
+        await _come(over, _helping(futures))
 
 
 async def job_over(job: "TrackedJob") -> None:
@@ -77,6 +85,19 @@ async def job_over(job: "TrackedJob") -> None:
     job.poller.when_over(job, lambda: tell(None))
     last = job.stages[-1]
     await _come(over, last if last.helps else None)
+
+
+def shown(
+    job: "TrackedJob", progress: "Progress | None"
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Return what shows a job while it is awaited: in a notebook, where waiting shows it too.
+
+    Bars of terminals are for programs that wait for one thing at a time.
+    """
+    from lambdamr.notebook import shown_while_awaited, wait_in_notebook
+
+    is_shown = progress is wait_in_notebook and not job.is_over
+    return shown_while_awaited(job) if is_shown else contextlib.nullcontext()
 
 
 async def _come(over: asyncio.Event, helping: "TrackedStage | None") -> None:

@@ -15,7 +15,7 @@ put = 0.000005
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -46,7 +46,10 @@ _TYPES = {
     "region": str,
     "prices": dict,
 }
+NAMES = tuple(_TYPES)
+
 _POSITIVE = ("workers", "memory_mb", "timeout_s")
+_BACKENDS = ("local", "aws")
 
 
 def load_config(environment: Mapping[str, str] = os.environ) -> Config:
@@ -102,11 +105,37 @@ def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ValueError(f"{path} is not valid TOML: {error}") from error
-    known = [each.name for each in fields(Config)]
+    return checked_table(table, path)
+
+
+def checked_table(table: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the settings of a file that was parsed; Any: whatever TOML has.
+
+    Raises:  ValueError: an unknown name or a value that cannot be, naming the file.
+    """
     for name in table:
-        if name not in known:
-            raise ValueError(f"{path} has {name!r}; the names are {', '.join(known)}.")
+        if name not in NAMES:
+            raise ValueError(
+                f"{path} has {name!r}; the names are {', '.join(NAMES)}. `lambdamr config unset "
+                f"{name}` removes it."
+            )
     return {name: _checked(name, value, path) for name, value in table.items()}
+
+
+def parsed(name: str, text: str, source: str) -> Any:
+    """Return the value that a text stands for; Any: of the type of the setting.
+
+    Args:    source: who says it, for the error: a variable.
+    Raises:  ValueError: a text that cannot be.
+    """
+    kind = _TYPES[name]
+    try:
+        value = _flag(text) if kind is bool else kind(text)
+    except ValueError:
+        wanted = "true or false" if kind is bool else f"of type {kind.__name__}"
+        raise ValueError(f"{source}={text!r} is not {wanted}.") from None
+    _check_range(name, value, source)
+    return value
 
 
 def _default_path() -> str:
@@ -122,11 +151,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         text = environment.get(variable)
         if not text or kind is dict:  # set to nothing is not set; a table needs a file
             continue
-        try:
-            values[name] = _flag(text) if kind is bool else kind(text)
-        except ValueError as error:
-            raise ValueError(f"{variable}={text!r} is not of type {kind.__name__}.") from error
-        _check_range(name, values[name], variable)
+        values[name] = parsed(name, text, variable)
     return values
 
 
@@ -155,3 +180,5 @@ def _check_range(name: str, value: Any, source: str) -> None:
         raise ValueError(f"{source} must be positive, got {value}.")
     if name == "keep_days" and not value >= 0:
         raise ValueError(f"{source} must be >= 0, got {value}.")
+    if name == "backend" and value not in _BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(_BACKENDS)}, got {value!r}.")

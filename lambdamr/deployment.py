@@ -97,12 +97,10 @@ def load_profile(name: str = DEFAULT_NAME) -> Deployment | None:
 
 def save_profile(deployment: Deployment) -> str:
     """Write the user's record of a deployment; returns its path."""
+    from lambdamr.replacing import replace_file  # only who deploys writes one
+
     path = profile_path(deployment.name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    fresh = f"{path}.{os.getpid()}"
-    with open(fresh, "wb") as file:
-        file.write(deployment.encode())
-    os.replace(fresh, path)
+    replace_file(path, deployment.encode())
     return path
 
 

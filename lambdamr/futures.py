@@ -326,7 +326,7 @@ class Futures(Sequence[Future]):
     async def _awaited(self) -> list[Any]:
         from lambdamr.asynchronous import all_done  # only a program that awaits has asyncio
 
-        await all_done(self._futures, not self._return_exceptions)
+        await all_done(self._futures, not self._return_exceptions, self._progress)
         return self._values()
 
     def failures(self, timeout: float | None = None) -> "list[Failure]":

@@ -214,9 +214,10 @@ class Job:
     async def _awaited(self) -> dict[Any, Any]:
         import asyncio  # only a program that awaits has it
 
-        from lambdamr.asynchronous import job_over
+        from lambdamr.asynchronous import job_over, shown
 
-        await job_over(self._job)
+        async with shown(self._job, self._progress):
+            await job_over(self._job)
         if self._state() == "cancelled":  # asyncio would take it for the end of who awaits
             await asyncio.to_thread(self.wait)
             raise CancelledError

@@ -4,8 +4,9 @@ A wait shows its job in the cell that waits. A job that a cell shows by itself k
 which is updated by later waits and by the job's end.
 """
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,6 +23,8 @@ REFRESH_S = 0.25
 
 DRAWING_SHARE = 0.1
 """Most of the time of a wait that drawing may take."""
+
+INTERRUPTED = "the wait was interrupted, the job goes on"
 
 
 def is_kernel() -> bool:
@@ -85,11 +88,51 @@ def wait_in_notebook(
             places.update(job_view(job))
             pause = max(REFRESH_S, (monotonic() - began) / DRAWING_SHARE)
     except KeyboardInterrupt:
-        note = "the wait was interrupted, the job goes on"
+        note = INTERRUPTED
         raise
     finally:
         places.update(job_view(job, note))
         _update_at_end(job)
+
+
+@contextlib.asynccontextmanager
+async def shown_while_awaited(job: "TrackedJob") -> AsyncIterator[None]:
+    """Show a job as a wait does, if what is awaited meanwhile takes long enough."""
+    import asyncio  # only a program that awaits has it
+
+    from lambdamr.views import job_view
+
+    showing = asyncio.create_task(_show_again_and_again(job, _cell()))
+    note = ""
+    try:
+        yield
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        note = INTERRUPTED
+        raise
+    finally:
+        showing.cancel()
+        await asyncio.wait([showing])
+        if not showing.cancelled():
+            showing.result()  # it could not draw: that is an error of ours
+        if job in _places:
+            _places[job].update(job_view(job, note))
+            _update_at_end(job)
+
+
+async def _show_again_and_again(job: "TrackedJob", cell: object) -> None:
+    import asyncio  # only a program that awaits has it
+
+    from lambdamr.views import job_view
+
+    await asyncio.sleep(SHOW_AFTER_S)
+    places = _places.setdefault(job, Places())
+    places.show(await asyncio.to_thread(job_view, job), cell)  # it may read the store
+    pause = REFRESH_S
+    while True:
+        await asyncio.sleep(pause)
+        began = monotonic()
+        places.update(await asyncio.to_thread(job_view, job))
+        pause = max(REFRESH_S, (monotonic() - began) / DRAWING_SHARE)
 
 
 def show(job: "TrackedJob") -> None:

@@ -2,8 +2,9 @@
 
 US dollars, without taxes, free tiers and volume discounts, so what is shown is the most that the
 bill has. Source: the AWS price list (https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/,
-offers AWSLambda, AmazonS3 and AWSDataTransfer), lines GB-Second, GB-Second-ARM, Request,
-Requests-Tier1, Requests-Tier2, TimedStorage-ByteHrs and DataTransfer-Out-Bytes, first tier each.
+offers AWSLambda and AmazonS3), lines GB-Second, GB-Second-ARM, Request, Requests-Tier1,
+Requests-Tier2 and TimedStorage-ByteHrs, first tier each. docs/cost.md tells how old what it was
+compared with is. A region is in the table only if each of its numbers was found.
 """
 
 from collections.abc import Mapping
@@ -27,8 +28,6 @@ class Prices:
     get: float
     """One GET, HEAD or other read; deletions are free."""
     storage_gb_month: float
-    transfer_gb: float
-    """A GB to the internet: what a client outside the region reads."""
     gb_s_x86: float = 0.0000166667
     """A GB of function memory for a second, x86_64."""
     gb_s_arm: float = 0.0000133334
@@ -40,31 +39,36 @@ class Prices:
         return self.gb_s_arm if architecture == ARM else self.gb_s_x86
 
 
-def _row(
-    region: str, put_1000: float, get_1000: float, storage: float, transfer: float
-) -> tuple[str, Prices]:
-    return region, Prices(region, put_1000 / 1000, get_1000 / 1000, storage, transfer)
+class UnknownPrices(ValueError):
+    """The table has no prices of a region; what is shown of a job goes without its cost then."""
+
+
+PRICE_NAMES = tuple(each.name for each in fields(Prices) if each.name != "region")
+
+
+def _row(region: str, put_1000: float, get_1000: float, storage: float) -> tuple[str, Prices]:
+    return region, Prices(region, put_1000 / 1000, get_1000 / 1000, storage)
 
 
 PRICES: dict[str, Prices] = dict(
     (
-        # region, per 1,000 PUT, per 1,000 GET, GB-month, GB out
-        _row("us-east-1", 0.005, 0.0004, 0.023, 0.09),
-        _row("us-east-2", 0.005, 0.0004, 0.023, 0.09),
-        _row("us-west-1", 0.0055, 0.00044, 0.026, 0.09),
-        _row("us-west-2", 0.005, 0.0004, 0.023, 0.09),
-        _row("ca-central-1", 0.0055, 0.00044, 0.025, 0.09),
-        _row("eu-central-1", 0.0054, 0.00043, 0.0245, 0.09),
-        _row("eu-west-1", 0.005, 0.0004, 0.023, 0.09),
-        _row("eu-west-2", 0.0053, 0.00042, 0.024, 0.09),
-        _row("eu-west-3", 0.0053, 0.00042, 0.024, 0.09),
-        _row("eu-north-1", 0.005, 0.0004, 0.023, 0.09),
-        _row("ap-south-1", 0.005, 0.0004, 0.025, 0.1093),
-        _row("ap-southeast-1", 0.005, 0.0004, 0.025, 0.12),
-        _row("ap-southeast-2", 0.0055, 0.00044, 0.025, 0.114),
-        _row("ap-northeast-1", 0.0047, 0.00037, 0.025, 0.114),
-        _row("ap-northeast-2", 0.0045, 0.00035, 0.025, 0.126),
-        _row("sa-east-1", 0.007, 0.00056, 0.0405, 0.15),
+        # region, per 1,000 PUT, per 1,000 GET, GB-month
+        _row("us-east-1", 0.005, 0.0004, 0.023),
+        _row("us-east-2", 0.005, 0.0004, 0.023),
+        _row("us-west-1", 0.0055, 0.00044, 0.026),
+        _row("us-west-2", 0.005, 0.0004, 0.023),
+        _row("ca-central-1", 0.0055, 0.00044, 0.025),
+        _row("eu-central-1", 0.0054, 0.00043, 0.0245),
+        _row("eu-west-1", 0.005, 0.0004, 0.023),
+        _row("eu-west-2", 0.0053, 0.00042, 0.024),
+        _row("eu-west-3", 0.0053, 0.00042, 0.024),
+        _row("eu-north-1", 0.005, 0.0004, 0.023),
+        _row("ap-south-1", 0.005, 0.0004, 0.025),
+        _row("ap-southeast-1", 0.005, 0.0004, 0.025),
+        _row("ap-southeast-2", 0.0055, 0.00044, 0.025),
+        _row("ap-northeast-1", 0.0047, 0.00037, 0.025),
+        _row("ap-northeast-2", 0.0045, 0.00035, 0.025),
+        _row("sa-east-1", 0.007, 0.00056, 0.0405),
     )
 )
 """By region. Functions cost the same in all of these."""
@@ -74,26 +78,34 @@ def prices_of(region: str, changes: Mapping[str, float] | None = None) -> Prices
     """Return the prices of a region.
 
     Args:    changes: prices of your own by field of `Prices`, as a contract or a newer list has
-             them; with all of "put", "get", "storage_gb_month" and "transfer_gb" the region may
-             be one that the table does not have.
-    Raises:  ValueError: a region that is unknown, a name that is no price, or a negative price.
+             them; with all of "put", "get" and "storage_gb_month" the region may be one that the
+             table does not have.
+    Raises:  UnknownPrices: of a region. ValueError: a name that is no price, or a negative price.
     """
     given = dict(changes or {})
-    known = [field.name for field in fields(Prices) if field.name != "region"]
     for name, value in given.items():
-        if name not in known:
-            raise ValueError(f"There is no price {name!r}; the names are {', '.join(known)}.")
-        if not _is_price(value):
-            raise ValueError(f"The price {name} must be a number >= 0, got {value!r}.")
+        check_price(name, value)
     if region in PRICES:
         return Prices(region, **{**_fields(PRICES[region]), **given})
-    missing = {"put", "get", "storage_gb_month", "transfer_gb"} - set(given)
+    missing = {"put", "get", "storage_gb_month"} - set(given)
     if missing:
-        raise ValueError(
-            f"The prices of {region!r} are not known; those of {', '.join(PRICES)} are. Give "
-            f"{', '.join(sorted(missing))} in the table [prices] of config.toml, or as prices=."
+        raise UnknownPrices(
+            f"The prices of {region!r} are not in the table of {PRICES_DATE}, which has "
+            f"{', '.join(PRICES)}. Give {', '.join(sorted(missing))} as prices=, or by `lambdamr "
+            "config set prices.NAME DOLLARS`."
         )
     return Prices(region, **given)
+
+
+def check_price(name: str, value: object) -> None:
+    """Refuse what is no price.
+
+    Raises:  ValueError: no such field of `Prices`, or no number that a price can be.
+    """
+    if name not in PRICE_NAMES:
+        raise ValueError(f"There is no price {name!r}; the names are {', '.join(PRICE_NAMES)}.")
+    if not _is_price(value):
+        raise ValueError(f"The price {name} must be a number >= 0, got {value!r}.")
 
 
 def _is_price(value: object) -> bool:
@@ -102,6 +114,4 @@ def _is_price(value: object) -> bool:
 
 
 def _fields(prices: Prices) -> dict[str, float]:
-    return {
-        each.name: getattr(prices, each.name) for each in fields(prices) if each.name != "region"
-    }
+    return {name: getattr(prices, name) for name in PRICE_NAMES}

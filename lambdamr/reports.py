@@ -50,7 +50,7 @@ class JobReport:
     receipts: tuple[Receipt, ...] = ()
     """What was checked before the job counted as done; none where it has nothing to check."""
     cost_usd: tuple[float, float] | None = None
-    """US dollars, low and high, in the cloud; see Job.cost."""
+    """US dollars, low and high, in the cloud; None without prices of its region. See Job.cost."""
 
     @property
     def partial(self) -> bool:
@@ -181,12 +181,16 @@ def report_of(stages: "Sequence[TrackedStage]") -> JobReport:
 
 
 def _cost(jobs: "Sequence[TrackedJob]") -> tuple[float, float] | None:
-    """Return what jobs have cost; None where one ran on this machine."""
+    """Return what jobs have cost; None where one ran on this machine, or has no known prices."""
     if not jobs or not all(map(is_billed, jobs)):
         return None
     from lambdamr.planning.cost import cost_of
+    from lambdamr.prices import UnknownPrices
 
-    spent = [cost_of(job).usd for job in jobs]
+    try:
+        spent = [cost_of(job).usd for job in jobs]
+    except UnknownPrices:  # job.cost() says which to give
+        return None
     return sum(each.low for each in spent), sum(each.high for each in spent)
 
 

@@ -193,7 +193,7 @@ def _remote_objects(uri: str, open_root: OpenStore) -> list[InputObject]:
     except FileNotFoundError:
         found = []
     except StoreError as error:
-        if _NO_BUCKET not in str(error):
+        if not any(code in str(error) for code in _NO_BUCKET):
             raise
         raise InputNotFound(
             f"There is no bucket {bucket!r}, which {uri} names. Check its name."
@@ -229,8 +229,8 @@ def _web_key(uri: str, path: str) -> str:
     return unquote(path)
 
 
-_NO_BUCKET = "<Code>NoSuchBucket</Code>"
-"""What S3 answers to a list. A lookup of one object is not told whether there is a bucket."""
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+"""What S3 and Azure answer to a list; a lookup of one object is not told."""
 
 
 def _stored_objects(store: Store, path: str) -> list[StoredObject]:

@@ -170,8 +170,13 @@ def _dollars(job: "TrackedJob") -> str:
         return ""
     from lambdamr.planning.cost import cost_of
     from lambdamr.planning.showing import dollars
+    from lambdamr.prices import UnknownPrices
 
-    return dollars(cost_of(job).usd) + ("" if job.is_over else " so far")
+    try:
+        spent = dollars(cost_of(job).usd)
+    except UnknownPrices:  # job.cost() says which prices to give
+        return "cost unknown: no prices of its region"
+    return spent + ("" if job.is_over else " so far")
 
 
 def _age(job: "TrackedJob") -> float:

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import botocore.exceptions as aws
 import pytest
 
 import lambdamr
 from lambdamr.aws import requirements
+from lambdamr.aws.backend import lambda_client
 from lambdamr.aws.concurrency import usable_lanes
 from lambdamr.aws.watching import Net, lanes, last_sign_s
 from lambdamr.deployment import Deployment, forget_profile, save_profile
@@ -105,20 +107,22 @@ def test_a_deployed_runtime_is_the_default() -> None:
 class Limits:
     """Answers as boto3's client."""
 
-    def __init__(self, free: int, reserved: int | None = None, refused: bool = False) -> None:
-        self._free, self._reserved, self._refused = free, reserved, refused
+    def __init__(
+        self, free: int, reserved: int | None = None, refusal: Exception | None = None
+    ) -> None:
+        self._free, self._reserved, self._refusal = free, reserved, refusal
 
     def get_function_concurrency(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803 - AWS's
-        if self._refused:
-            from botocore.exceptions import ClientError
-
-            raise ClientError(
-                {"Error": {"Code": "AccessDeniedException"}}, "GetFunctionConcurrency"
-            )
+        if self._refusal:
+            raise self._refusal
         return {} if self._reserved is None else {"ReservedConcurrentExecutions": self._reserved}
 
     def get_account_settings(self) -> dict[str, Any]:
         return {"AccountLimit": {"UnreservedConcurrentExecutions": self._free}}
+
+
+def refused(code: str) -> aws.ClientError:
+    return aws.ClientError({"Error": {"Code": code, "Message": "m"}}, "GetFunctionConcurrency")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ class Limits:
         (Limits(1000), 1000, 1000),
         (Limits(1000), 30, 30),
         (Limits(10), 500, 10),
-        (Limits(0, refused=True), 7, 7),
+        (Limits(0, refusal=refused("AccessDeniedException")), 7, 7),
     ],
 )
 def test_lanes_obey_the_limits_of_the_account(
@@ -145,7 +149,36 @@ def test_lanes_obey_the_limits_of_the_account(
 def test_limits_that_may_not_be_read() -> None:
     """Are no reason to guess."""
     with pytest.raises(InvocationRefused, match=r"GetAccountSettings.*concurrency="):
-        usable_lanes(Limits(0, refused=True), "w", None)
+        usable_lanes(Limits(0, refusal=refused("AccessDeniedException")), "w", None)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (refused("ExpiredTokenException"), "have expired.*aws sso login"),
+        (refused("UnrecognizedClientException"), "AWS_ACCESS_KEY_ID"),
+        (refused("ResourceNotFoundException"), "There is no function w.*lambdamr deploy-runtime"),
+        (aws.NoCredentialsError(), "no usable AWS credentials.*aws configure"),
+        (aws.UnauthorizedSSOTokenError(), "login has expired.*aws sso login"),
+        (aws.EndpointConnectionError(endpoint_url="https://x"), "the network and the region"),
+        (aws.ReadTimeoutError(endpoint_url="https://x"), "could not be reached"),
+    ],
+)
+@pytest.mark.parametrize("wanted", [None, 7])
+def test_who_cannot_ask_cannot_run(refusal: Exception, said: str, wanted: int | None) -> None:
+    """Keys, a login, a network or a function that is not there: said at once, with the way out."""
+    with pytest.raises(InvocationRefused, match=said):
+        usable_lanes(Limits(0, refusal=refusal), "w", wanted)
+
+
+def test_a_profile_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_PROFILE names it: no traceback of boto3's."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(InvocationRefused, match=r"nobody.*list-profiles"):
+        lambda_client("eu-west-1")
+    monkeypatch.delenv("AWS_PROFILE")
+    with pytest.raises(InvocationRefused, match="the network and the region"):
+        lambda_client("no region")
 
 
 def test_a_function_that_is_switched_off() -> None:

@@ -139,7 +139,20 @@ def test_show_tells_what_was_done_and_what_it_cost(
     assert found["cost"]["usd"]["low"] > 0
     assert found["cost"]["by_component"]["PUT"]["low"] > 0
     assert main(["show", "last", "--root", store, "--on", "aws", "--region", "x"]) == Exit.USAGE
-    assert "are not known" in capsys.readouterr().err
+    assert "not in the table" in capsys.readouterr().err
+
+
+def test_a_job_of_a_region_without_prices_is_shown(
+    store: str, ended: dict[str, str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but its cost; what to do about that is said."""
+    monkeypatch.setenv("LAMBDAMR_REGION", "eu-south-2")
+    arguments = ("show", ended["counts"], "--root", store, "--on", "aws")
+    text = said(capsys, *arguments)
+    assert "reduce" in text
+    assert "cost unknown: The prices of 'eu-south-2'" in text
+    assert "lambdamr config set prices" in text
+    assert record(capsys, *arguments)["cost"] is None
 
 
 def test_an_unfinished_job_is_shown_and_left_alone(
@@ -176,8 +189,25 @@ def test_logs_have_what_tasks_printed(store: str, ended: dict[str, str], capsys:
     assert "ZeroDivisionError" in said(capsys, "logs", ended["failed"], "--root", store)
     lines = said(capsys, "logs", ended["map"], "--root", store, "--json").splitlines()
     assert [json.loads(line)["task"] for line in lines] == [0, 1, 2]
-    assert main(["logs", ended["map"], "7", "--root", store]) == Exit.OK
+    assert main(["logs", ended["counts"], "--stage", "map", "--root", store]) == Exit.OK
     assert "no task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("3",), "no task 3 there; it has map with tasks 0 to 2"),
+        (("--stage", "reduce"), "no stage 'reduce'; it has map with tasks 0 to 2"),
+    ],
+)
+def test_logs_of_what_a_job_does_not_have(
+    store: str, ended: dict[str, str], capsys: Capture, arguments: tuple[str, ...], told: str
+) -> None:
+    """Silence would look like a task that has printed nothing."""
+    assert main(["logs", ended["map"], *arguments, "--root", store]) == Exit.USAGE
+    captured = capsys.readouterr()
+    assert told in captured.err
+    assert (captured.err.count("\n"), captured.out) == (1, "")
 
 
 def test_logs_can_be_followed(store: str, ended: dict[str, str], capsys: Capture) -> None:
@@ -324,7 +354,7 @@ def test_a_running_job_is_deleted_by_force_alone(root: str, capsys: Capture) -> 
         assert main(["delete", future.job_id, "--root", root, "--force"]) == Exit.OK
         with pytest.raises((lambdamr.LambdamrError, CancelledError)):
             future.result(30)
-        gate.touch()
+        gate.touch()  # not before: the task's result might come first
 
 
 def _wait_for(path: str) -> None:

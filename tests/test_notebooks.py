@@ -78,15 +78,28 @@ def display_of(content: dict[str, Any]) -> str:
     return str(content["transient"]["display_id"])
 
 
-def test_a_wait_shows_its_job_in_place(kernel: Kernel, gate: Gate) -> None:
+MAP = "executor.map(pass_gate, [{path!r}] * 2, [1, 2], chunksize=1)"
+REDUCE = "executor.map_reduce(lambda n: [(n, pass_gate({path!r}, n))], [1], lambdamr.reducers.sum)"
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        (f"{MAP}.result()", "map 2/2"),
+        (f"await {MAP}", "map 2/2"),
+        (f"await {REDUCE}", r"map 1/1, reduce (\d)/\1"),
+    ],
+    ids=["result", "await futures", "await job"],
+)
+def test_a_wait_shows_its_job_in_place(kernel: Kernel, gate: Gate, code: str, end: str) -> None:
     """One display, which is updated while the cell waits and ends as the job has; then the value.
     HTML and text, no widgets, nothing on stderr.
     """
     shown: list[tuple[str, dict[str, Any]]] = []
-    code = f"executor.map(pass_gate, [{gate.path!r}] * 2, [1, 2], chunksize=1).result()"
-    for kind, content in kernel.messages(code):
+    for kind, content in kernel.messages(code.format(path=gate.path)):
         shown.append((kind, content))
-        if kind in {"display_data", "update_display_data"} and "map 2/2" not in text_of(content):
+        is_shown = kind in {"display_data", "update_display_data"}
+        if is_shown and not re.search(f"{end}$", text_of(content)):
             gate.open()
     kinds = [kind for kind, _ in shown if kind not in {"status", "execute_input"}]
     assert kinds[0] == "display_data"
@@ -96,7 +109,7 @@ def test_a_wait_shows_its_job_in_place(kernel: Kernel, gate: Gate) -> None:
     assert len({display_of(content) for content in displays}) == 1
     assert all(set(content["data"]) == {"text/html", "text/plain"} for content in displays)
     assert "running" in text_of(displays[0])
-    assert re.search(r" done after \d+\.\d s: map 2/2$", text_of(displays[-1]))
+    assert re.search(rf" done after \d+\.\d s: {end}$", text_of(displays[-1]))
 
 
 def test_a_short_wait_shows_nothing(kernel: Kernel) -> None:
@@ -135,15 +148,17 @@ def test_futures_that_are_done_show_their_end(kernel: Kernel) -> None:
     assert "tasks" in part[1]["data"]["text/html"]
 
 
-def test_an_interrupt_ends_the_wait_alone(kernel: Kernel, gate: Gate) -> None:
+@pytest.mark.parametrize("code", ["futures.result()", "await futures"])
+def test_an_interrupt_ends_the_wait_alone(kernel: Kernel, gate: Gate, code: str) -> None:
     """The cell ends by KeyboardInterrupt, the display says so, and the job goes on."""
     kernel.run(f"futures = executor.map(pass_gate, [{gate.path!r}], ['on'], chunksize=1)")
     messages = []
-    for kind, content in kernel.messages("futures.result()"):
+    for kind, content in kernel.messages(code):
         messages.append((kind, content))
         if kind == "display_data":
             kernel.interrupt()
-    assert "KeyboardInterrupt" in [c["ename"] for k, c in messages if k == "error"]
+    errors = [c["ename"] for k, c in messages if k == "error"]
+    assert set(errors) & {"KeyboardInterrupt", "CancelledError"}
     last = [content for kind, content in messages if kind == "update_display_data"][-1]
     assert "the wait was interrupted, the job goes on" in last["data"]["text/html"]
     gate.open()

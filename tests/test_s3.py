@@ -1,5 +1,6 @@
 """Where a bucket is, and who asks: answered by servers on loopback."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from lambdamr.cli import Exit, main
 from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.s3 import chain_of_boto3, region_of_bucket
+from lambdamr_runtime.signing import session
 from lambdamr_runtime.store import open_store
 
 MODIFIED = {"Last-Modified": "Thu, 26 Nov 2026 02:00:00 GMT", "ETag": '"x"'}
@@ -126,6 +129,62 @@ def test_the_requester_pays_where_it_says_so(
     assert said == {"requester" if pays else None}
 
 
+# --- refusals -----------------------------------------------------------------------------------
+def refusal(code: str) -> bytes:
+    return f'<?xml version="1.0"?>\n<Error><Code>{code}</Code><Message>m</Message></Error>'.encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "act", "said"),
+    [
+        (403, "AccessDenied", "get", "403 Forbidden: AccessDenied: m. .* needs s3:GetObject there"),
+        (403, "AccessDenied", "put", "s3:PutObject .*aws sts get-caller-identity"),
+        (403, "AccessDenied", "head", "403 Forbidden. .* needs s3:GetObject there"),
+        (403, "AccessDenied", "list", "needs s3:ListBucket there"),
+        (403, "InvalidAccessKeyId", "get", "does not know the credentials .*or the profile"),
+        (403, "SignatureDoesNotMatch", "list", "does not know the credentials"),
+        (400, "ExpiredToken", "get", "have expired .*aws sso login"),
+        (400, "ExpiredToken", "head", "400 Bad Request.*aws sso login"),
+        (404, "NoSuchBucket", "list", "404 Not Found: NoSuchBucket: m"),
+        (301, "PermanentRedirect", "get", "in another region .* check AWS_REGION"),
+    ],
+)
+def test_a_refusal_is_one_line_that_says_what_to_do(
+    server: Server, status: int, code: str, act: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3's code and word, and the permission or the command that helps."""
+    server.status, server.body = status, refusal(code)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    for name in KEYS[:2]:
+        monkeypatch.setenv(name, "some")
+    store = open_store("s3://theirs")
+    acts: dict[str, Callable[[], object]] = {
+        "get": lambda: store.get("a"),
+        "put": lambda: store.put("a", b""),
+        "head": lambda: store.head("a"),
+        "list": lambda: list(store.list("a")),
+    }
+    with pytest.raises(StoreError, match=said) as caught:
+        acts[act]()
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_keys_are_no_missing_object(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a prefix a 403 may hide that there is nothing; with keys that S3 does not know it does
+    not.
+    """
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    for name in KEYS[:2]:
+        monkeypatch.setenv(name, "some")
+    store = open_store("s3://theirs/prefix")
+    server.status, server.body = 403, refusal("AccessDenied")
+    with pytest.raises(FileNotFoundError):
+        store.get("a")
+    server.body = refusal("InvalidAccessKeyId")
+    with pytest.raises(StoreError, match="does not know"):
+        store.get("a")
+
+
 # --- who asks -----------------------------------------------------------------------------------
 @pytest.fixture
 def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
@@ -158,6 +217,72 @@ def test_nobody_has_keys(configured: Callable[[str], None]) -> None:
     configured("[profile work]\nregion = eu-west-1\n")
     with pytest.raises(StoreError, match="aws sso login"):
         chain_of_boto3()
+
+
+SSO = """[profile work]
+sso_session = s
+sso_account_id = 123456789012
+sso_role_name = r
+[sso-session s]
+sso_region = eu-west-1
+sso_start_url = https://example.awsapps.com/start
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[profile work]\nregion = eu-west-1\n", "no AWS credentials.*aws sso login"),
+        ("[profile home]\n", "profile (work) could not be found.*list-profiles"),
+        (
+            "[profile work]\naws_access_key_id = X\n",
+            "missing: aws_secret_access_key.*aws configure",
+        ),
+        ("[profile work]\ncredential_process = false\n", "custom-process.*aws configure"),
+        (SSO, "SSOTokenLoadError.*aws sso login"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_one_line(
+    configured: Callable[[str], None],
+    text: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a job as of a command: what is wrong, and the command that mends it; nothing is asked."""
+    configured(text)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    pattern = said.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(StoreError, match=pattern):
+        open_store("s3://bucket/root").get("a")
+    assert main(["jobs", "--root", "s3://bucket/root"]) == Exit.FAILED
+    captured = capsys.readouterr()
+    assert re.search(pattern, captured.err)
+    assert (captured.err.count("\n"), captured.out) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "region"),
+    [
+        ({"AWS_REGION": "eu-west-2"}, "eu-west-2"),
+        ({"AWS_DEFAULT_REGION": "eu-west-3"}, "eu-west-3"),
+        ({"AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "eu-west-3"}, "eu-west-2"),
+        ({}, "eu-north-1"),
+    ],
+)
+def test_the_region_of_requests(
+    configured: Callable[[str], None],
+    variables: dict[str, str],
+    region: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """AWS_REGION, which boto3 does not know, then AWS_DEFAULT_REGION, then that of the profile."""
+    configured("[profile work]\nregion = eu-north-1\n")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert session().region_name == region
 
 
 @pytest.mark.parametrize(("minutes", "asked"), [(5, 2), (60, 1)])

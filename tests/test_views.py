@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import lambdamr
+from lambdamr.deployment import Deployment
 from lambdamr.views import FailedTask, Row, View, view_html, view_text
+from tests.counted import CountedBackend
 from tests.gates import PATIENCE_S, Gate, pass_gate
 
 VOID = {"br", "meta"}
@@ -167,6 +169,31 @@ def test_futures_of_several_jobs(executor: lambdamr.Executor, gate: Gate) -> Non
     gate.open()
     held.result(PATIENCE_S)
     assert "tasks 4 / 4" in text_of(both._repr_html_())
+
+
+class Deployed(CountedBackend):
+    """A backend that says of itself to be a deployed runtime."""
+
+    def __init__(self, region: str) -> None:
+        super().__init__(width=2)
+        self.deployment = Deployment(
+            "default", region, "s3://b/root", "w", "s", "3.12", "x86_64", 1, 1769, 900, 512, {}
+        )
+
+
+@pytest.mark.parametrize(
+    ("region", "said"),
+    [("sa-east-1", r"\$[\d.]+"), ("eu-south-2", "cost unknown: no prices of its region")],
+)
+def test_what_a_job_in_the_cloud_costs(region: str, said: str) -> None:
+    """Where the table has no prices, the job is shown and reported all the same."""
+    backend = Deployed(region)
+    with backend.executor() as executor:
+        futures = executor.map(abs, range(2))
+        backend.run()
+        assert futures.result(PATIENCE_S) == [0, 1]
+        assert re.search(f"done .*{said}.* map 2 / 2", text_of(futures._repr_html_()))
+        assert ("cost" in str(futures.report())) == (region == "sa-east-1")
 
 
 def test_a_running_and_a_cancelled_job(executor: lambdamr.Executor, gate: Gate) -> None:

@@ -21,6 +21,7 @@ from lambdamr_runtime.invoker import is_transient
 from lambdamr_runtime.limits import EVENT_AGE_S, INVOKES_AT_ONCE, MAX_TREE_DEPTH, RECURSION_GUARD
 from lambdamr_runtime.memory_limit import task_memory_mb
 from lambdamr_runtime.s3 import endpoint_of, s3_backend
+from lambdamr_runtime.signing import help_with, session
 from lambdamr_runtime.store import ObstoreStore, Store, hides_missing, open_store
 from lambdamr_runtime.wire import Event
 
@@ -79,6 +80,9 @@ class AwsBackend:
         except ClientError as error:
             raise self._refused(error) from error
         except BotoCoreError as error:
+            found = help_with(error)
+            if found:
+                raise InvocationRefused(found) from error
             raise InvocationFailed(f"AWS Lambda could not be reached: {error}") from error
 
     def invoke_all(self, events: Sequence[Event]) -> None:
@@ -152,16 +156,18 @@ class AwsBackend:
                 "`lambdamr doctor` shows the policy."
             )
         kind = InvocationFailed if is_transient(status) else InvocationRefused
-        return kind(f"{worker} could not be invoked: {error}")
+        return kind(help_with(error) or f"{worker} could not be invoked: {error}")
 
 
 def lambda_client(region: str) -> Any:
     """Return boto3's client of Lambda, with connections for as many launches as are made at once.
 
     Any: boto3 has no types.
+
+    Raises:  InvocationRefused: there is no such profile, or no such region.
     """
-    import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     config = Config(
         max_pool_connections=INVOKES_AT_ONCE,
@@ -170,7 +176,10 @@ def lambda_client(region: str) -> Any:
         retries={"mode": "standard", "max_attempts": TRIES},
     )
     endpoint = endpoint_of("lambda", os.environ) or None
-    return boto3.Session().client("lambda", region, endpoint_url=endpoint, config=config)
+    try:
+        return session().client("lambda", region, endpoint_url=endpoint, config=config)
+    except BotoCoreError as error:
+        raise InvocationRefused(help_with(error) or str(error)) from error
 
 
 def deployment_at(root: str) -> Deployment:

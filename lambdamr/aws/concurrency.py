@@ -4,6 +4,7 @@ from typing import Any
 
 from lambdamr_runtime.errors import InvocationRefused
 from lambdamr_runtime.limits import FREE_SHARE
+from lambdamr_runtime.signing import help_with
 
 
 def usable_lanes(client: Any, function: str, wanted: int | None) -> int:
@@ -12,16 +13,24 @@ def usable_lanes(client: Any, function: str, wanted: int | None) -> int:
     A function with reserved concurrency has that for itself, all of it.
 
     Args:    client: of boto3, for Lambda; Any: boto3 has no types. wanted: `concurrency=`.
-    Raises:  InvocationRefused: the limits may not be read, and nobody says what is wanted.
+    Raises:  InvocationRefused: the limits may not be read, and nobody says what is wanted; or
+             nobody signs requests.
     """
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         reserved = client.get_function_concurrency(FunctionName=function)
         own: int | None = reserved.get("ReservedConcurrentExecutions")
         limit = client.get_account_settings()["AccountLimit"]
         free = int(limit["UnreservedConcurrentExecutions"])
+    except BotoCoreError as error:
+        raise InvocationRefused(
+            help_with(error) or f"AWS Lambda could not be reached: {error}"
+        ) from error
     except ClientError as error:
+        found = help_with(error) or _missing(error, function)
+        if found:
+            raise InvocationRefused(found) from error
         if wanted is not None:
             return wanted
         raise InvocationRefused(
@@ -36,3 +45,13 @@ def usable_lanes(client: Any, function: str, wanted: int | None) -> int:
     most = max(1, free if own is None else own)
     share = max(1, int(most * FREE_SHARE)) if own is None else most
     return min(wanted, most) if wanted is not None else share
+
+
+def _missing(error: Any, function: str) -> str:
+    """Return what to do where there is no such function, "" where something else is wrong."""
+    if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
+        return ""
+    return (
+        f"There is no function {function}: the runtime was removed. Run `lambdamr deploy-runtime`, "
+        "or `lambdamr undeploy` to forget it."
+    )

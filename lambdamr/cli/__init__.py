@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from lambdamr_runtime import __version__
 from lambdamr_runtime.errors import InputNotFound, JobNotFound, LambdamrError
@@ -87,9 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line; return its exit status. No user's error is shown as a traceback."""
     try:
         status = cli.main(arguments, prog_name="lambdamr", standalone_mode=False)
-    except click.ClickException as error:
+    except NoArgsIsHelpError as error:
         error.show()
-        return error.exit_code
+        return Exit.USAGE
+    except click.ClickException as error:
+        return _refused(_told(error), Exit(error.exit_code))
     except (KeyboardInterrupt, click.Abort):
         click.echo("lambdamr: interrupted", err=True)
         return Exit.INTERRUPTED
@@ -102,9 +105,16 @@ def main(arguments: list[str] | None = None) -> int:
     return status if isinstance(status, int) else Exit.OK
 
 
-def _refused(error: Exception, status: Exit) -> Exit:
+def _refused(error: Exception | str, status: Exit) -> Exit:
     click.echo(f"lambdamr: {error}", err=True)
     return status
+
+
+def _told(error: click.ClickException) -> str:
+    """Return click's message in one line, with where to read on."""
+    said = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{said} See `{context.command_path} --help`." if context is not None else said
 
 
 def entry_point() -> None:

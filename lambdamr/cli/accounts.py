@@ -10,6 +10,7 @@ from lambdamr.deploy.aws import Aws, identify, open_session
 from lambdamr.deploy.naming import Names, check_name
 from lambdamr.deployment import DEFAULT_NAME, load_profile
 from lambdamr_runtime.errors import DeployError
+from lambdamr_runtime.signing import NO_REGION
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -36,7 +37,7 @@ def connect(name: str, region: str | None, aws_profile: str | None) -> tuple[Aws
     profile = load_profile(name)
     place = region or (profile.region if profile else None) or session.region_name
     if not place:
-        raise DeployError("No AWS region is set. Give --region, or set AWS_REGION.")
+        raise DeployError(NO_REGION)
     cloud = Aws(session, place)
     return cloud, identify(cloud, name, place)
 

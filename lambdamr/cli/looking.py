@@ -11,6 +11,7 @@ from lambdamr.deploy.aws import Cloud
 from lambdamr.deploy.doctor import examine
 from lambdamr.deploy.naming import Names
 from lambdamr.deploy.state import Keepers, State, read_state
+from lambdamr.deployment import load_profile
 from lambdamr_runtime.errors import DeployError
 
 
@@ -21,9 +22,16 @@ def show_deployment(cloud: Cloud, names: Names, as_json: bool) -> None:
     """
     state = read_state(Keepers(cloud, names))
     if state.worker is None or state.deployment is None:
+        known = load_profile(names.deployment)
+        elsewhere = ""
+        if known is not None and (known.region, known.account) != (names.region, names.account):
+            elsewhere = (
+                f" This machine knows it in {known.region}, account {known.account}: give "
+                f"--region {known.region}, or the profile of that account."
+            )
         raise DeployError(
             f"There is no deployment {names.deployment!r} in {names.region}, account "
-            f"{names.account}. Run `lambdamr deploy-runtime`."
+            f"{names.account}.{elsewhere or ' Run `lambdamr deploy-runtime`.'}"
         )
     deployment = state.deployment
     record = {**asdict(deployment), "resources": [it.label for it in state]}

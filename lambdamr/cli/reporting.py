@@ -15,7 +15,6 @@ from lambdamr.cli.showing import age, json_option, say, show, state, table
 if TYPE_CHECKING:
     from lambdamr.logs import Seen
     from lambdamr.looking import JobLook, StageLook, TaskLook
-    from lambdamr.planning.cost import Cost
     from lambdamr_runtime.store import Store
 
 SHOWN_FAILURES = 10
@@ -42,10 +41,10 @@ def show_job(job: str, on: str | None, region: str | None, root: str | None, as_
 
     job, store = job_and_root(job, root)
     found = look(store, job)
-    cost = _cost(found, store.root, on, region)
+    costs, told_costs = _cost(found, store.root, on, region)
     failures = [task for stage in found.stages for task in stage.tasks if task.error]
-    record = {**_record(found), "failures": list(map(asdict, failures)), "cost": cost.to_dict()}
-    show(record, "\n".join((_head(found), _stages(found), *_told(failures), repr(cost))), as_json)
+    record = {**_record(found), "failures": list(map(asdict, failures)), "cost": costs}
+    show(record, "\n".join((_head(found), _stages(found), *_told(failures), told_costs)), as_json)
     return 0
 
 
@@ -114,6 +113,7 @@ def logs(
       lambdamr logs last --follow
     """
     job, store = job_and_root(job, root)
+    _check_chosen(store, job, task, stage)
     said = 0
     for each in _logs(store, job, follow):
         if task in (None, each.task) and stage in (None, each.stage):
@@ -122,6 +122,24 @@ def logs(
     if not said and not as_json:
         say(f"no task of job {job} that matches has printed anything or failed", err=True)
     return 0
+
+
+def _check_chosen(store: "Store", job: str, task: int | None, stage: str | None) -> None:
+    """Refuse a task or a stage that a job does not have.
+
+    Raises:  ValueError: naming those that there are.
+    """
+    from lambdamr_runtime.keys import JobKeys
+    from lambdamr_runtime.wire import Manifest
+
+    key = JobKeys(job).manifest
+    sizes = {each.name: each.tasks for each in Manifest.decode(store.get(key), key).stages}
+    has = ", ".join(f"{name} with tasks 0 to {tasks - 1:,}" for name, tasks in sizes.items())
+    chosen = [tasks for name, tasks in sizes.items() if stage in (None, name)]
+    if not chosen:
+        raise ValueError(f"Job {job} has no stage {stage!r}; it has {has}.")
+    if task is not None and not 0 <= task < max(chosen):
+        raise ValueError(f"Job {job} has no task {task} there; it has {has}.")
 
 
 def _logs(store: "Store", job: str, follow: bool) -> "Iterator[TaskLook]":
@@ -178,15 +196,28 @@ def _log_text(each: "TaskLook", alone: bool) -> str:
     return "\n".join((*head, *filter(None, (each.log.rstrip("\n"), each.error))))
 
 
-def _cost(found: "JobLook", root: str, on: str | None, region: str | None) -> "Cost":
+def _cost(
+    found: "JobLook", root: str, on: str | None, region: str | None
+) -> tuple[dict[str, Any] | None, str]:
+    """Return what a job has cost: as plain data, None where no prices are known, and as text.
+
+    Raises:  UnknownPrices: of the region that was asked for.
+    """
     from lambdamr.planning.asking import place_of_root
     from lambdamr.planning.cost import JobFacts, StageFacts, cost_of_facts
+    from lambdamr.prices import UnknownPrices
 
-    target, prices, is_there = place_of_root(root, (on, region, None))
+    try:
+        target, prices, is_there = place_of_root(root, (on, region, None))
+    except UnknownPrices as error:
+        if region is not None:
+            raise
+        return None, f"cost unknown: {error}"
     stages = tuple(StageFacts(stage.spent, stage.values) for stage in found.stages)
     seconds = found.seconds if is_there else None
     facts = JobFacts(found.manifest, root, found.state.is_over, seconds, stages)
-    return cost_of_facts(facts, target, prices)
+    cost = cost_of_facts(facts, target, prices)
+    return cost.to_dict(), repr(cost)
 
 
 def _record(found: "JobLook") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lambdamr.deploy.naming import Names
 from lambdamr.deploy.refusals import ABSENT, code_of, translated
 from lambdamr_runtime.clock import Clock, SystemClock
 from lambdamr_runtime.errors import DeployError
+from lambdamr_runtime.signing import session
 
 ATTEMPTS = 6
 """Tries of a request that AWS throttles or does not answer."""
@@ -112,11 +113,10 @@ def open_session(profile: str | None = None) -> Any:
 
     Raises:  DeployError: there is no such profile.
     """
-    import boto3
     from botocore.exceptions import BotoCoreError
 
     try:
-        return boto3.Session(profile_name=profile)
+        return session(profile)
     except BotoCoreError as error:
         raise translated(error, "session", "", "") from error
 

@@ -1,12 +1,13 @@
 """What AWS says no to, as errors of ours: what was refused, the missing permission, the way out.
 
-The one place where botocore's exceptions are looked at.
+What is about keys, profiles and regions stands in lambdamr_runtime.signing: jobs meet it too.
 """
 
 import re
 from typing import Any
 
 from lambdamr_runtime.errors import DeployError, MissingPermission
+from lambdamr_runtime.signing import help_with, help_with_code
 
 ABSENT = frozenset(
     {
@@ -43,17 +44,6 @@ _DENIED = frozenset(
         "Forbidden",
         "KMSAccessDeniedException",
         "UnauthorizedOperation",
-    }
-)
-_STALE = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-)
-_UNKNOWN_SIGNER = frozenset(
-    {
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
     }
 )
 _TOO_MANY = frozenset(
@@ -115,16 +105,9 @@ def _refused(error: Any, service: str, operation: str, target: str) -> DeployErr
     said = str(error.response.get("Error", {}).get("Message", "")) or str(error)
     if code in _DENIED:
         return _denied(said, action_of(service, operation), target)
-    if code in _STALE:
-        return DeployError(
-            f"The AWS credentials have expired ({code}). Renew them (`aws sso login`, or a new "
-            "session token) and run the command again: it goes on where it stopped."
-        )
-    if code in _UNKNOWN_SIGNER:
-        return DeployError(
-            f"AWS does not know the credentials ({code}: {said}). Check AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile."
-        )
+    keys = help_with_code(code, said)
+    if keys:
+        return DeployError(f"{keys} Then run the command again: it goes on where it stopped.")
     if code in _TOO_MANY:
         return DeployError(
             f"{target}: the account has reached a quota ({code}: {said}). Remove what is not "
@@ -145,31 +128,16 @@ def _denied(said: str, action: str, target: str) -> MissingPermission:
     lacks = "is denied" if "explicit deny" in said else "lacks"
     return MissingPermission(
         f"{target}: {user.group(1) if user else 'whoever signs the requests'} {lacks} the "
-        f"permission {action}. AWS says: {said}\nAsk for that permission (docs/aws.md has the "
+        f"permission {action}. AWS says: {said} Ask for that permission (docs/aws.md has the "
         "complete policies), or hand --emit-template to somebody who may; then run the command "
         "again: it goes on where it stopped."
     )
 
 
 def _unsent(error: Exception, service: str) -> DeployError:
-    from botocore import exceptions as aws
+    from botocore.exceptions import ParamValidationError
 
-    credentials = (
-        aws.NoCredentialsError,
-        aws.PartialCredentialsError,
-        aws.CredentialRetrievalError,
-    )
-    if isinstance(error, credentials):
-        return DeployError(
-            f"There are no AWS credentials: {error} Set AWS_PROFILE or --aws-profile, or run "
-            "`aws configure` or `aws sso login`."
-        )
-    if isinstance(error, aws.SSOError | aws.TokenRetrievalError):
-        return DeployError(f"The AWS login has expired: {error} Run `aws sso login`.")
-    if isinstance(error, aws.ProfileNotFound):
-        return DeployError(f"{error} `aws configure list-profiles` shows those there are.")
-    if isinstance(error, aws.NoRegionError):
-        return DeployError("No AWS region is set. Give --region, or set AWS_REGION.")
-    if isinstance(error, aws.ParamValidationError):
+    if isinstance(error, ParamValidationError):
         return DeployError(f"A setting has a form that AWS does not take: {error}")
-    return DeployError(f"AWS ({service}) cannot be reached: {error}")
+    found = help_with(error)
+    return DeployError(found or f"AWS ({service}) cannot be reached: {error}")

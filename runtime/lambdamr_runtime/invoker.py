@@ -13,7 +13,8 @@ from typing import Any
 from lambdamr_runtime.clock import Clock, SystemClock
 from lambdamr_runtime.errors import InvocationFailed, InvocationRefused
 from lambdamr_runtime.limits import INVOKE_PATIENCE_S, INVOKES_AT_ONCE
-from lambdamr_runtime.s3 import endpoint_of, region_of
+from lambdamr_runtime.s3 import endpoint_of
+from lambdamr_runtime.signing import region_of
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0

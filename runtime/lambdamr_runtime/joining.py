@@ -14,6 +14,7 @@ from typing import Any
 
 from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.limits import MIB, S3_MAX_COPY_BYTES, S3_MAX_PARTS, S3_MIN_PART_BYTES
+from lambdamr_runtime.signing import session
 
 COPY_PART_BYTES = 512 * MIB
 """A larger range is copied by several requests at once: S3 is given time for one, not for 5 GiB."""
@@ -66,9 +67,7 @@ class Joined:
 
 def open_client() -> Any:
     """Return boto3's S3 client: a fifth of a second, and only jobs that join on S3 need it."""
-    import boto3
-
-    return boto3.client("s3")
+    return session().client("s3")
 
 
 def plan_parts(

@@ -19,6 +19,7 @@ from obstore.store import S3Store
 
 from lambdamr_runtime.errors import StoreError
 from lambdamr_runtime.limits import POOL_IDLE_S
+from lambdamr_runtime.signing import NO_KEYS, help_with, region_of, session
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -79,11 +80,6 @@ def endpoint_of(service: str, environment: Mapping[str, str] = os.environ) -> st
     """Return the endpoint that is set for a service, or "": AWS's own."""
     special = environment.get(f"AWS_ENDPOINT_URL_{service.upper()}")
     return (special or environment.get("AWS_ENDPOINT_URL") or "").rstrip("/")
-
-
-def region_of(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the region that is set, or ""."""
-    return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
 
 
 def tls_connection(host: str) -> "HTTPConnection":
@@ -148,12 +144,12 @@ def chain_of_boto3() -> "Boto3CredentialProvider":
 
     Raises:  StoreError: it ends without keys.
     """
+    from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider  # boto3: 200 ms, and only in the client
 
     try:
-        return Boto3CredentialProvider(ttl=KEYS_TTL)
+        return Boto3CredentialProvider(session(), ttl=KEYS_TTL)
+    except BotoCoreError as error:
+        raise StoreError(help_with(error) or str(error)) from error
     except ValueError as error:
-        raise StoreError(
-            "There are no AWS credentials. Run `aws configure` or `aws sso login`, or set "
-            "AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-        ) from error
+        raise StoreError(f"There are no AWS credentials. {NO_KEYS}") from error

@@ -5,6 +5,7 @@ errors and the rule that every commit stands on: *read the winner*.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
 from lambdamr_runtime.limits import MIB
+from lambdamr_runtime.signing import NO_KEYS, help_with_code
 
 STAMP_BYTES = 17
 """A created object begins with its execution id (16 hex digits) and a line feed."""
@@ -239,14 +241,20 @@ class ObstoreStore:
     def _mapped(self, error: BaseException, verb: str, key: str) -> Exception:
         """Return our error for obstore's: the one place where they meet."""
         is_hidden = self._hides_missing and verb in ("read", "look up")
-        if _is_missing(error) or (is_hidden and type(error).__name__ == "PermissionDeniedError"):
+        if _is_missing(error) or (is_hidden and _is_denied(error)):
             return FileNotFoundError(f"{self.root}/{key}")
         if type(error).__name__ == "PreconditionError":
             return InputChanged(f"{self.root}/{key} is not the object that was planned.")
         return self._refused(error, verb, key)
 
     def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
-        return StoreError(f"Could not {verb} {key!r} under {self.root}: {_reason(error)}")
+        reason = _reason(error)
+        if "403 Forbidden" in reason and self.root.startswith("s3://"):
+            reason += (
+                f". Whoever signs the requests needs {_ACTIONS[verb]} there; `aws sts "
+                "get-caller-identity` says who that is."
+            )
+        return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,8 +352,80 @@ def _stored(meta: "obstore.ObjectMeta") -> StoredObject:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what an error of obstore says, without the dump of its insides."""
-    return str(error).partition("\n\nDebug source")[0]
+    """Return what an error of obstore says in one line, and what to do where keys are wrong."""
+    text = str(error).partition("\n\nDebug source")[0]
+    if type(error).__name__ == "UnauthenticatedError":
+        return (
+            f"there are no usable AWS credentials: {_in_line(text.split(_PROVIDER)[-1])}. {NO_KEYS}"
+        )
+    answer = _ANSWER.search(text)
+    if answer is None:
+        bare = _in_line(_NO_ANSWER.split(text)[-1])
+        is_unsaid = "Error performing HEAD" in text and bare.endswith("400 Bad Request")
+        found = HEAD_REFUSED if is_unsaid else _help_without_answer(text)
+        return f"{bare}. {found}" if found else bare
+    code, said = answer["code"], (answer["said"] or "").partition("\n")[0]
+    help_ = help_with_code(code, said)
+    return help_ or f"{answer['status']}: {code}: {said}"
+
+
+_ACTIONS = {
+    "read": "s3:GetObject",
+    "look up": "s3:GetObject",
+    "list": "s3:ListBucket",
+    "write": "s3:PutObject",
+    "create": "s3:PutObject",
+    "copy": "s3:GetObject and s3:PutObject",
+    "delete": "s3:DeleteObject",
+}
+"""The permission that each request needs, by the word for it in messages."""
+
+HEAD_REFUSED = "S3 says no more to a HEAD; expired credentials are refused so: `aws sso login`."
+
+_PROVIDER = "External AWS credential provider: "
+
+_ANSWER = re.compile(
+    r"status code: (?P<status>[^:]*):.*<Code>(?P<code>\w+)</Code>"
+    r"(?:.*<Message>(?P<said>[^<]*)</Message>)?",
+    re.DOTALL,
+)
+"""What S3 answers to a request that it refuses, as obstore quotes it."""
+
+
+_NO_ANSWER = re.compile(
+    r"The operation lacked the necessary privileges .*? status code: ", re.DOTALL
+)
+"""What obstore puts before the status of a refusal without a word, which HEADs get."""
+
+
+def _help_without_answer(text: str) -> str:
+    """Return what to do where a region is wrong, or keys of other stores are missing, else ""."""
+    if "incorrectly configured region" in text:
+        return (
+            "The bucket is in another region than the one that was asked: check AWS_REGION, and "
+            "that of the deployment (`lambdamr doctor`)."
+        )
+    if "Error performing token request" in text:
+        return (
+            "There are no usable Google credentials: set GOOGLE_APPLICATION_CREDENTIALS, or, for "
+            "a public bucket, GOOGLE_SKIP_SIGNATURE=true."
+        )
+    if "Unable to recognise URL" in text:
+        return "Known are directories, s3://, gs://, az:// and https://."
+    if "Account must be specified" in text:
+        return "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY."
+    return ""
+
+
+def _in_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".: ")
+
+
+def _is_denied(error: BaseException) -> bool:
+    """Whether S3 refuses somebody whose keys it knows."""
+    answer = _ANSWER.search(str(error))
+    about_keys = answer is not None and help_with_code(answer["code"], "")
+    return type(error).__name__ == "PermissionDeniedError" and not about_keys
 
 
 def _is_missing(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """What a plan says of a deployed runtime, and what functions and S3 then count."""
 
+import re
 from typing import Any
 
 import lambdamr
@@ -7,7 +8,10 @@ from lambdamr.planning.counting import Kind
 from tests.aws import tasks
 from tests.aws.conftest import Cloud
 from tests.aws.test_faults import PATIENCE_S, behind
+from tests.emulator import REGION
+from tests.gates import Gate, pass_gate
 from tests.s3_proxy import S3Proxy
+from tests.test_views import text_of
 
 
 def check(plan: lambdamr.Plan, proxy: S3Proxy, invoked: int) -> None:
@@ -53,6 +57,19 @@ def test_a_map_reduce_costs_what_was_planned(cloud: Cloud) -> None:
         assert set(job.cost().by_component()) == {
             "Lambda GB-s", "Lambda requests", "PUT", "GET", "LIST", "storage",
         }  # fmt: skip
+
+
+def test_a_job_shows_what_it_costs(executor: lambdamr.Executor, gate: Gate) -> None:
+    """In a notebook: so far while it runs, and the sum at its end."""
+    futures = executor.map(pass_gate, [gate.path] * 2, [1, 2], chunksize=1)
+    gate.wait_until_entered()
+    assert re.search(r"running .*\$[\d.]+ – \$[\d.]+ so far", text_of(futures._repr_html_()))
+    gate.open(2)
+    assert futures.result(PATIENCE_S) == [1, 2]
+    assert re.search(r"done .*\$[\d.]+( – \$[\d.]+)? map 2 / 2", text_of(futures._repr_html_()))
+    cost = futures.cost()
+    assert (cost.is_over, cost.target.region) == (True, REGION)
+    assert cost.usd.low > 0
 
 
 def _await_report(executor: lambdamr.Executor, job: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lambdamr.cli import Exit, main
 from lambdamr.deploy.running import running_jobs
-from lambdamr.deployment import load_profile
+from lambdamr.deployment import Deployment, forget_profile, load_profile, save_profile
 from lambdamr_runtime.keys import JobKeys
 from tests.deploy.conftest import Site
 
@@ -150,3 +150,23 @@ def test_a_region_must_be_known(
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     assert main(["status"]) == Exit.FAILED
     assert "--region" in capsys.readouterr().err
+    monkeypatch.setenv("AWS_REGION", site.names.region)
+    assert main(["status", "--name", site.names.deployment]) == Exit.FAILED
+    assert f"no deployment '{site.names.deployment}' in {site.names.region}" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_wrong_region_is_told(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who looks in a region where nothing is, while this machine knows better, is told where."""
+    name = site.names.deployment
+    record = Deployment(
+        name, "eu-north-1", "s3://b/root", "w", "s", "3.12", "x86_64", 1, 1769, 900, 512, {}
+    )
+    save_profile(record)
+    assert main(["status", "--name", name, "--region", site.names.region]) == Exit.FAILED
+    told = capsys.readouterr().err
+    assert f"no deployment {name!r} in {site.names.region}" in told
+    assert "give --region eu-north-1" in told
+    assert told.count("\n") == 1
+    assert forget_profile(name)

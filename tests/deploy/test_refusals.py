@@ -30,7 +30,7 @@ def client_error(code: str, message: str = "said") -> aws.ClientError:
         (aws.ProfileNotFound(profile="x"), "list-profiles"),
         (aws.NoRegionError(), "--region"),
         (aws.ParamValidationError(report="bad ARN"), "bad ARN"),
-        (aws.EndpointConnectionError(endpoint_url="https://x"), "cannot be reached"),
+        (aws.EndpointConnectionError(endpoint_url="https://x"), "the network and the region"),
         (aws.ReadTimeoutError(endpoint_url="https://x"), "cannot be reached"),
     ],
 )
