@@ -33,6 +33,17 @@ ACCOUNT = "000000000000"
 START_S = 30.0
 """An emulator that takes longer to answer has failed."""
 
+PENDING_S = 0.02
+"""How long a function of the emulator stays Pending; its own half a second, which is no truer, took
+a minute of the tests."""
+
+PROGRAM = f"""
+import ministack.services.lambda_svc as service
+service._LAMBDA_STATE_TRANSITION_DELAY = {PENDING_S}
+import ministack.app
+ministack.app.main()
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -161,7 +172,7 @@ def running(folder: Path, auth: bool = True) -> Iterator[Ministack]:
     }
     with open(log, "wb") as out:
         process = subprocess.Popen(
-            [prepared_environment() / "bin" / "ministack"],
+            [prepared_environment() / "bin" / "python", "-c", PROGRAM],
             env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,

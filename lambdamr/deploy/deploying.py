@@ -19,7 +19,7 @@ from lambdamr.deploy.packaging import (
     Archive,
     Package,
     Target,
-    build_layer,
+    built_layer,
     check_size,
     installed_code,
     pinned,
@@ -54,7 +54,7 @@ class Plan:
 
 def layer_of(settings: Settings) -> Archive:
     """Return the layer that settings ask for."""
-    return build_layer(settings.target, settings.requirements)
+    return built_layer(settings.target, settings.requirements)
 
 
 def plan(cloud: Cloud, names: Names, options: Options, build: BuildLayer = layer_of) -> Plan:

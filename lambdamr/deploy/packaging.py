@@ -175,6 +175,10 @@ def build_layer(target: Target, requirements: Sequence[str] = ()) -> Archive:
         return archive_of(sorted(wheels.glob("*.whl")))
 
 
+built_layer = functools.cache(build_layer)
+"""The same, downloaded once in a process."""
+
+
 def archive_of(wheels: Sequence[Path]) -> Archive:
     """Return the layer that holds the files of wheels.
 

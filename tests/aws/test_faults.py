@@ -62,7 +62,7 @@ def test_requests_of_a_warm_chunk(cloud: Cloud) -> None:
 def test_s3_on_a_bad_day(cloud: Cloud) -> None:
     """One request in twenty is refused, reset or slow: every task ends, once, and is right."""
     with S3Proxy(cloud.s3.endpoint, 0.05, seed=4) as proxy:
-        with behind(cloud, proxy, "stormy", 6) as executor:
+        with behind(cloud, proxy, "stormy", 4) as executor:
             futures = executor.map(tasks.double, range(60), chunksize=1)
             assert futures.result(PATIENCE_S) == list(range(0, 120, 2))
             job = futures[0]._stage.job_id
@@ -105,13 +105,13 @@ def test_a_missing_key_may_be_forbidden(cloud: Cloud) -> None:
 
 def test_throttled_launches(cloud: Cloud) -> None:
     """Launches that are answered 429 are repeated, by the client and by the tree."""
-    with cloud.executor(cloud.deploy(name="throttled"), concurrency=30) as executor:
-        cloud.host.throttles = 12
-        assert executor.map(tasks.double, range(30), chunksize=1).result(PATIENCE_S) == [
-            2 * i for i in range(30)
+    with cloud.executor(cloud.deploy(name="throttled"), concurrency=16) as executor:
+        cloud.host.throttles = 8
+        assert executor.map(tasks.double, range(16), chunksize=1).result(PATIENCE_S) == [
+            2 * i for i in range(16)
         ]
     assert cloud.host.throttles == 0
-    assert cloud.host.counts["throttled"] == 30
+    assert cloud.host.counts["throttled"] == 16
 
 
 @contextmanager
@@ -145,22 +145,22 @@ def stage_of_many(
     assert len(outcomes) == chunks
 
 
-def test_many_chunks_on_few_places(cloud: Cloud) -> None:
-    """Far more lanes than the account has places: all chunks end, none is run twice over."""
-    stage_of_many(cloud, "crowded", 200, 160, 160)
+MANY = [100, pytest.param(500, marks=pytest.mark.soak)]
 
 
-def test_an_account_of_ten_places(cloud: Cloud) -> None:
-    """A stage of 500 chunks takes the lanes that the limit leaves: all end, none is lost."""
+@pytest.mark.parametrize("chunks", MANY)
+def test_an_account_of_ten_places(cloud: Cloud, chunks: int) -> None:
+    """A stage takes the lanes that the limit leaves: all chunks end, none is lost."""
     with ten_places(cloud):
-        stage_of_many(cloud, "newcomer", 500, 8, None)
+        stage_of_many(cloud, f"newcomer-{chunks}", chunks, 8, None)
 
 
-def test_five_hundred_lanes_for_ten_places(cloud: Cloud) -> None:
+@pytest.mark.parametrize("chunks", MANY)
+def test_far_more_lanes_than_places(cloud: Cloud, chunks: int) -> None:
     """A stage that takes no heed of the limit: the events wait for places, and none is lost."""
     with ten_places(cloud):
         cloud.host.limit = 1000
-        stage_of_many(cloud, "heedless", 500, 500, 500)
+        stage_of_many(cloud, f"heedless-{chunks}", chunks, chunks, chunks)
 
 
 @pytest.mark.soak

@@ -15,7 +15,7 @@ def test_the_time_limit_of_a_function(cloud: Cloud) -> None:
     AWS's own time limit is never reached: no failure record exists.
     """
     before = len(cloud.host.records)
-    with cloud.executor(cloud.deploy(name="limited", timeout_s=12), concurrency=1) as executor:
+    with cloud.executor(cloud.deploy(name="limited", timeout_s=8), concurrency=1) as executor:
         futures = executor.map(tasks.sleep, [0.01, 600, 0.02], chunksize=1)
         with pytest.raises(TaskTimeout, match=r"time\.sleep|in sleep") as caught:
             futures[1].result(PATIENCE_S)
@@ -26,9 +26,9 @@ def test_the_time_limit_of_a_function(cloud: Cloud) -> None:
 
 def test_lanes_hand_over_in_time(cloud: Cloud) -> None:
     """Chunks that together outlast a function run in several, one after the other."""
-    with cloud.executor(cloud.deploy(name="handing", timeout_s=5), concurrency=1) as executor:
-        futures = executor.map(tasks.sleep, [0.7] * 6, chunksize=1)
-        assert futures.result(PATIENCE_S) == [0.7] * 6
+    with cloud.executor(cloud.deploy(name="handing", timeout_s=3), concurrency=1) as executor:
+        futures = executor.map(tasks.sleep, [0.4] * 6, chunksize=1)
+        assert futures.result(PATIENCE_S) == [0.4] * 6
     assert 2 <= cloud.host.counts["handing"] <= 6
 
 
@@ -57,10 +57,10 @@ def test_out_of_memory_that_aws_sees(cloud: Cloud) -> None:
 
 def test_a_time_limit_that_aws_sees(cloud: Cloud) -> None:
     """Not even the watchdog can act: AWS ends the sandbox, the supervisor says so."""
-    deployment = cloud.deploy(name="stopped", timeout_s=4)
+    deployment = cloud.deploy(name="stopped", timeout_s=3)
     with (
         cloud.executor(deployment, concurrency=1) as executor,
-        pytest.raises(TaskTimeout, match=r"timed out after 4\.00 seconds"),
+        pytest.raises(TaskTimeout, match=r"timed out after 3\.00 seconds"),
     ):
         executor.submit(tasks.stop_watchdog, 0).result(PATIENCE_S)
 

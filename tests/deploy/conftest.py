@@ -1,5 +1,6 @@
 """Deployments on the emulator: each test has a name of its own, and users of its own."""
 
+import contextlib
 import itertools
 import os
 import zipfile
@@ -21,6 +22,9 @@ from lambdamr.deploy.state import Keepers, State, read_state
 from tests.emulator import REGION, ROOT, Credentials, Ministack
 
 NOTHING_SAID = Options()
+
+LOGS = "logs-of-tests"
+"""A bucket, which is not made, of which the standing deployment may read what is under 2026/."""
 
 _numbers = itertools.count()
 
@@ -120,13 +124,58 @@ def site(
 ) -> Iterator[Site]:
     """A name at which nothing is deployed, and a user with exactly the documented permissions."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with new_site(ministack, layer, as_user) as site:
+        yield site
+
+
+@contextlib.contextmanager
+def new_site(
+    emulator: Ministack, layer: Archive, as_user: Callable[[Credentials], Aws]
+) -> Iterator[Site]:
+    """Yield a site of a new name; whatever is deployed there goes with it."""
     names = identify(as_user(ROOT), f"t{os.getpid()}-{next(_numbers)}", REGION)
     user = f"deployer-{names.deployment}"
-    deployer = ministack.user(user, deployer_policy(names, names.own_root))
-    yield Site(ministack, names, as_user(deployer), deployer, layer)
-    site = Site(ministack, names, as_user(ROOT), ROOT, layer)
+    deployer = emulator.user(user, deployer_policy(names, names.own_root))
+    yield Site(emulator, names, as_user(deployer), deployer, layer)
+    site = Site(emulator, names, as_user(ROOT), ROOT, layer)
     site.undeploy(delete_data=True)
-    ministack.remove_user(user)
+    emulator.remove_user(user)
+
+
+@pytest.fixture(scope="session")
+def standing(
+    ministack: Ministack, layer: Archive, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Site, str]]:
+    """What is deployed once for the tests that leave it as it is, and its user's configuration."""
+    config = str(tmp_path_factory.mktemp("config"))
+    with pytest.MonkeyPatch.context() as patch:
+
+        def as_user(credentials: Credentials) -> Aws:
+            for name in [name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_")]:
+                patch.delenv(name)  # at the end of a session, of tests of other folders
+            for name, value in ministack.environment(credentials).items():
+                patch.setenv(name, value)
+            return Aws(ministack.session(credentials), REGION)
+
+        patch.setenv("XDG_CONFIG_HOME", config)
+        with new_site(ministack, layer, as_user) as site:
+            site.deploy(Options(read=(f"s3://{LOGS}/2026/",)))
+            patch.undo()
+            yield site, config
+            patch.setenv("XDG_CONFIG_HOME", config)
+
+
+@pytest.fixture
+def deployed(
+    standing: tuple[Site, str],
+    as_user: Callable[[Credentials], Aws],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Site:
+    """A deployment that the test leaves as it is."""
+    site, config = standing
+    monkeypatch.setenv("XDG_CONFIG_HOME", config)
+    as_user(site.deployer)
+    return site
 
 
 def actions(steps: tuple[Step, ...]) -> list[tuple[Action, str]]:
