@@ -73,9 +73,13 @@ async def all_done(
         return
     for future in futures:
         future.add_done_callback(one_is_done)
-    stage = futures[0].stage
-    async with shown(stage.job, progress if stage.is_covered_by(futures) else None):
+    job = futures[0].stage.job
+    if not futures[0].stage.is_covered_by(futures):
+        progress = None
+    async with shown(job, progress):
         await _come(over, _helping(futures))
+        if progress is not None and len(job.stages) == 1 and left == 0:
+            await job_over(job)  # what is shown last has counted them all
 
 
 async def job_over(job: "TrackedJob") -> None:

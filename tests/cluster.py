@@ -43,6 +43,8 @@ OWN_MODULES = (
     "test_supervisor",
 )  # fmt: skip
 """Modules of the tests: imported here, so never shipped."""
+ROOMY_MB = 8192
+"""Of a worker that is the process of the tests, which may be large itself."""
 
 
 class Crash(BaseException):
@@ -303,7 +305,7 @@ class Cluster:
     """
 
     owner = ""
-    memory_mb = 8192  # the worker is the process of the tests, which may be large itself
+    memory_mb = ROOMY_MB
     hints = False
     helps = False
 

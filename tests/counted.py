@@ -15,7 +15,7 @@ from lambdamr_runtime import context
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Event, Manifest
-from tests.cluster import Cluster
+from tests.cluster import ROOMY_MB, Cluster
 from tests.faulty_stores import InterceptedStore, Request, T
 
 KINDS = {
@@ -38,7 +38,7 @@ class CountedBackend:
     hints = False
     helps = False
 
-    def __init__(self, width: int, memory_mb: int = 1024, root: str = "memory://") -> None:
+    def __init__(self, width: int, memory_mb: int = ROOMY_MB, root: str = "memory://") -> None:
         self.own: Counter[str] = Counter()
         """Requests of the cluster itself, which looks whether all goes well."""
         around = InterceptedStore(open_store(root), self._note_own)
