@@ -80,8 +80,8 @@ class Future(_BaseFuture[Any]):
     def logs(self) -> str:
         """Return the tail of what the task wrote to stdout and stderr, its logging included.
 
-        Of a running task: what it has written so far, on a local backend. Its worker is asked for
-        that, so this takes up to half a second; empty of a task that does not run.
+        Of a running task: what it has written so far. Its worker is asked for that, which takes up
+        to half a second, and on AWS up to 16 s the first time; empty of a task that does not run.
         """
         if not self.done():
             from lambdamr.logs import running_log  # only a task that runs needs it

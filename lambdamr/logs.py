@@ -1,7 +1,7 @@
 """What tasks write, while they still run: asked of their workers through the store.
 
-Where jobs are stored in a directory, workers that are asked show the tail of each running task
-every NEAR_LOOK_S seconds. Elsewhere nobody answers, and the log comes with the outcome.
+Workers that are asked show the tail of each running task: every NEAR_LOOK_S seconds where jobs are
+stored in a directory; elsewhere every TOMBSTONE_S, LOGS_WANTED_S after the question at the latest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lambdamr_runtime.keys import JobKeys, last_number
-from lambdamr_runtime.limits import NEAR_LOOK_S
+from lambdamr_runtime.limits import LOGS_WANTED_S, NEAR_LOOK_S, TOMBSTONE_S
 from lambdamr_runtime.logs import LiveLog
 from lambdamr_runtime.store import local_path
 
@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from lambdamr.tracked import TrackedStage
     from lambdamr_runtime.store import Store
 
-ANSWER_S = 3 * NEAR_LOOK_S
-"""How long a worker is given to show what its task has written."""
-
 OVERLAP = 256
 """Bytes by which the end of what was seen is found again in the last tail."""
 
 
-def answers(store: "Store") -> bool:
-    """Whether the workers of jobs in a store show the logs of running tasks."""
-    return local_path(store.root) is not None
+def look_s(store: "Store") -> float:
+    """Return how often workers show the logs of running tasks, seconds."""
+    return TOMBSTONE_S if local_path(store.root) is None else NEAR_LOOK_S
+
+
+def _answer_s(store: "Store") -> float:
+    """Return how long a worker may take to see that it is asked, and to answer."""
+    asked_s = LOGS_WANTED_S if local_path(store.root) is None else 0.0
+    return asked_s + 3 * look_s(store)
 
 
 def ask(store: "Store", keys: JobKeys) -> None:
@@ -48,16 +51,14 @@ def shown_logs(store: "Store", keys: JobKeys, stage: int) -> Iterator[tuple[int,
 def running_log(stage: "TrackedStage", task: int) -> bytes:
     """Return the tail of what a task that is not done has written; b"" where it does not run."""
     job, store = stage.job, stage.job.backend.store
-    if not answers(store):
-        return b""
     ask(store, job.keys)
     future, chunk = stage.futures[task], stage.run.plan.chunk_of(task)
-    deadline = monotonic() + ANSWER_S
+    deadline = monotonic() + _answer_s(store)
     while not future.done() and monotonic() < deadline:
         found = _shown(store, job.keys, stage.run.index, chunk)
         if found is not None and found.task == task:
             return found.tail
-        job.changed.wait_for(future.done, NEAR_LOOK_S / 4)
+        job.changed.wait_for(future.done, look_s(store) / 4)
     return b""
 
 
@@ -65,15 +66,14 @@ def follow(futures: "Sequence[Future]") -> "Iterator[tuple[Future, str]]":
     """Yield what tasks write, piece by piece as it comes, until all are done.
 
     What a task has written comes in order; where it writes more between two looks than a tail
-    holds, the middle is left out. Of running tasks only where `answers` is true.
+    holds, the middle is left out.
 
     Yields:  (future, text).
     """
     seen = {future: Seen() for future in futures}
     left = list(seen)
     for job in {id(future.stage.job): future.stage.job for future in left}.values():
-        if answers(job.backend.store):
-            ask(job.backend.store, job.keys)
+        ask(job.backend.store, job.keys)
     while left:
         for future, log in _news(left):
             text = seen[future].running(log)
@@ -85,7 +85,8 @@ def follow(futures: "Sequence[Future]") -> "Iterator[tuple[Future, str]]":
             if text:
                 yield future, text
         if left:
-            left[0].stage.job.changed.wait_for(left[0].done, NEAR_LOOK_S)
+            job = left[0].stage.job
+            job.changed.wait_for(left[0].done, look_s(job.backend.store))
 
 
 class Seen:

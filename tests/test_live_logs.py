@@ -4,7 +4,8 @@ import json
 import logging
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,9 +16,13 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.logs import LiveLog, LogWatch
 from lambdamr_runtime.process import Running
 from lambdamr_runtime.store import open_store
+from tests.faulty_stores import InterceptedStore, Request
 from tests.gates import PATIENCE_S, Gate, pass_gate
 
 JOB = "20260101-000000-aaaaaaaaaaaa"
+OTHER_JOB = "20260101-000000-bbbbbbbbbbbb"
+
+T = TypeVar("T")
 
 
 # --- logging ------------------------------------------------------------------------------------
@@ -198,6 +203,31 @@ def test_a_log_is_shown_where_it_is_wanted() -> None:
     desk.want()
     desk.watch.look(JOB, 2)
     assert desk.shown() == LiveLog(7, 1, 13, b"3456789abc")
+
+
+def test_looks_that_cost_money_are_rare() -> None:
+    """Whether logs are wanted is asked at once and after a pause; known, it is not asked again."""
+    desk = Desk()
+    asked: list[str] = []
+
+    def note(request: Request, act: Callable[[], T], /) -> T:
+        if request.verb == "head":
+            asked.append(request.key)
+        return act()
+
+    desk.output = b"text"
+    store = InterceptedStore(desk.store, note)
+    desk.watch = LogWatch(store, desk.look, lambda: (len(desk.output), desk.output), 3600.0)
+    desk.watch.look(JOB, 2)
+    desk.want()
+    desk.watch.look(JOB, 2)
+    assert (desk.shown(), len(asked)) == (None, 1)
+    desk.watch.look(OTHER_JOB, 2)
+    desk.watch.look(JOB, 2)
+    desk.output = b"text and more"
+    desk.watch.look(JOB, 2)
+    assert desk.shown() == LiveLog(7, 1, 13, b"text and more")
+    assert len(asked) == 3
 
 
 def test_output_of_another_task_is_not_mistaken() -> None:

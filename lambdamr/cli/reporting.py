@@ -144,18 +144,14 @@ def _check_chosen(store: "Store", job: str, task: int | None, stage: str | None)
 
 def _logs(store: "Store", job: str, follow: bool) -> "Iterator[TaskLook]":
     """Yield the tasks that have something to say: each once, or piece by piece while they run."""
-    from lambdamr.logs import Seen, answers, ask
+    from lambdamr.logs import Seen, ask, look_s
     from lambdamr.looking import look
-    from lambdamr.polling import next_pause
     from lambdamr_runtime.keys import JobKeys
-    from lambdamr_runtime.limits import NEAR_LOOK_S, POLL_FIRST_S
 
     told: set[tuple[str, int]] = set()
     seen: dict[tuple[str, int], Seen] = defaultdict(Seen)
-    live = follow and answers(store)
-    if live:
+    if follow:
         ask(store, JobKeys(job))
-    begun, pause = time.monotonic(), POLL_FIRST_S
     while True:
         found = look(store, job)
         for each in (task for stage in found.stages for task in stage.tasks):
@@ -166,10 +162,8 @@ def _logs(store: "Store", job: str, follow: bool) -> "Iterator[TaskLook]":
                     yield replace(each, log=left)
         if found.state.is_over or not follow:
             return
-        if live:
-            yield from _running(store, found, told, seen)
-        time.sleep(NEAR_LOOK_S if live else pause)
-        pause = next_pause(pause, time.monotonic() - begun)
+        yield from _running(store, found, told, seen)
+        time.sleep(look_s(store))
 
 
 def _running(

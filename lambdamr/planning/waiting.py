@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lambdamr.planning.counting import Count, Kind, Side
 from lambdamr.polling import next_pause, pages
-from lambdamr_runtime.limits import POLL_FIRST_S, TOMBSTONE_S
+from lambdamr_runtime.limits import LOGS_WANTED_S, POLL_FIRST_S, TOMBSTONE_S
 
 if TYPE_CHECKING:
     from lambdamr.planning.shapes import JobShape
@@ -63,12 +63,13 @@ def count_waiting(job: "JobShape", seconds: dict[str, float]) -> list[Count]:
 
 
 def count_tombstones(stage: str, running_s: float) -> Count:
-    """Return the looks for a cancellation that lanes make while they run.
+    """Return the looks that lanes make while they run: for a cancellation, and whether logs are
+    wanted.
 
     Args:  running_s: seconds of all lanes together.
     """
-    looks = int(LOOKS_PER_PERIOD * running_s / TOMBSTONE_S)
-    return Count(stage, Side.WORKERS, Kind.HEAD, "tombstone, every 2 s", looks)
+    looks = int(LOOKS_PER_PERIOD * running_s / TOMBSTONE_S) + int(running_s / LOGS_WANTED_S)
+    return Count(stage, Side.WORKERS, Kind.HEAD, "tombstone, every 2 s; logs, every 10 s", looks)
 
 
 def waiting_cost(plan: "LanePlan", seconds: float, prices: "Prices") -> float:

@@ -24,6 +24,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import (
     CACHE_BYTES,
     LOG_BYTES,
+    LOGS_WANTED_S,
     MIB,
     NEAR_LOOK_S,
     SLICE_S,
@@ -164,8 +165,8 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
     near = local_path(settings.root) is not None
     look_s = NEAR_LOOK_S if near else TOMBSTONE_S
     capture_logging()
-    # Elsewhere a look costs money, and the platform keeps logs of its own.
-    logs = LogWatch(store, shared.page.running, shared.output.peek) if near else None
+    logs_pause_s = 0.0 if near else LOGS_WANTED_S
+    logs = LogWatch(store, shared.page.running, shared.output.peek, logs_pause_s)
     tombstones = _TombstoneWatch(store, link, shared.page, look_s, logs)
     hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
     cache = Cache(_cache_bytes(settings.memory_mb))
@@ -298,7 +299,7 @@ class _TombstoneWatch:
         link: _Link,
         page: ProgressPage,
         look_s: float,
-        logs: LogWatch | None,
+        logs: LogWatch,
     ) -> None:
         self._store = store
         self._link = link
@@ -327,7 +328,7 @@ class _TombstoneWatch:
                 if job and self._store.exists(JobKeys(job).cancelled) and job == self._job:
                     self._link.tell(Verb.CANCELLED, job.encode())
                     self._job = ""
-                if job and self._logs is not None:
+                if job:
                     self._logs.look(job, self._stage)
             except LambdamrError as error:  # the running task sees a broken store by itself
                 sys.stderr.write(f"lambdamr: cannot look for a cancellation: {error}\n")

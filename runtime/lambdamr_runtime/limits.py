@@ -151,6 +151,10 @@ before it starts."""
 NEAR_LOOK_S = 0.2
 """The same where a look costs microseconds: in a local directory."""
 
+LOGS_WANTED_S = 10.0
+"""Where looks cost money, a running lane looks this often whether somebody wants to see what its
+task writes; from then on it shows that every TOMBSTONE_S."""
+
 MEMORY_CHECK_S = 0.02
 """The watchdog reads the memory of a task's process this often."""
 

@@ -1,7 +1,7 @@
 """What tasks log, and what they have written while they still run.
 
 A task's stdout and stderr travel with its outcome. Whoever wants them earlier puts a marker for
-the job; from then on its workers, where looks are cheap, show the tail of each running task.
+the job; once its workers have seen that, they show the tail of each running task.
 """
 
 import json
@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.keys import JobKeys
@@ -71,6 +72,7 @@ class LogWatch:
     """Shows the log of the running task where somebody has asked for it.
 
     Args:  running: tells which task runs. peek: returns the size of its output and the tail.
+           pause_s: between two looks whether anybody has asked.
     """
 
     def __init__(
@@ -78,17 +80,23 @@ class LogWatch:
         store: Store,
         running: Callable[[], Running | None],
         peek: Callable[[], tuple[int, bytes]],
+        pause_s: float = 0.0,
     ) -> None:
         self._store = store
         self._running = running
         self._peek = peek
+        self._pause_s = pause_s
+        self._job = ""
+        self._wanted = False
+        """Whether the logs of that job are."""
+        self._due_s = 0.0
         self._shown = (-1, -1)
         """(number, size) of what was shown last."""
 
     def look(self, job: str, stage: int) -> None:
         """Show the log of the task that runs now, if it is wanted and has grown."""
         running = self._running()
-        if running is None or running.task < 0 or not self._store.exists(JobKeys(job).logs_wanted):
+        if running is None or running.task < 0 or not self._is_wanted(job):
             return
         size, tail = self._peek()
         if (running.number, size) == self._shown or self._running() != running:
@@ -96,3 +104,12 @@ class LogWatch:
         log = LiveLog(running.task, running.number, size, tail)
         self._store.put(JobKeys(job).live_log(stage, running.chunk), log.encode())
         self._shown = (running.number, size)
+
+    def _is_wanted(self, job: str) -> bool:
+        if job != self._job:
+            self._job, self._wanted, self._due_s = job, False, 0.0
+        now_s = monotonic()
+        if not self._wanted and now_s >= self._due_s:
+            self._due_s = now_s + self._pause_s
+            self._wanted = self._store.exists(JobKeys(job).logs_wanted)
+        return self._wanted

@@ -53,6 +53,12 @@ def sleep(seconds: float) -> float:
     return seconds
 
 
+def say(text: str) -> None:
+    """Print, and go on for long."""
+    print(text)
+    time.sleep(120)
+
+
 def stop_watchdog(_: int) -> None:
     """Keep the parent from seeing anything, and go on."""
     os.kill(os.getppid(), signal.SIGSTOP)

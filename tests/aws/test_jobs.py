@@ -137,6 +137,14 @@ def test_a_cancelled_job_ends(executor: lambdamr.Executor, cloud: Cloud) -> None
     assert cloud.store().exists(JobKeys(job).cancelled)
 
 
+def test_logs_of_a_running_task(executor: lambdamr.Executor) -> None:
+    """Its worker shows what it has written, once it has seen that somebody asks."""
+    future = executor.submit(tasks.say, "so far")
+    wait_until(lambda: future.logs() == "so far\n", "the log of a running task")
+    assert not future.done()
+    future._stage.cancel_job()
+
+
 def test_attach(executor: lambdamr.Executor, cloud: Cloud) -> None:
     """Another client follows the job, and it can be told how its lanes stand."""
     futures = executor.map(tasks.double, range(5), chunksize=1)
