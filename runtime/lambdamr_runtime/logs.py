@@ -8,9 +8,9 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.process import Running
 from lambdamr_runtime.store import Store
@@ -39,7 +39,7 @@ class _ToStderr(logging.Handler):
             self.handleError(record)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LiveLog:
     """The tail of what a running task has written."""
 

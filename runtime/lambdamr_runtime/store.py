@@ -6,7 +6,6 @@ errors and the rule that every commit stands on: *read the winner*.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import obstore
@@ -14,6 +13,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.limits import MIB
 
 STAMP_BYTES = 17
@@ -30,7 +30,7 @@ PARTS_AT_ONCE = 2
 """Parts of one upload in flight: one is filled while one is sent."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredObject:
     """One entry of a listing."""
 
@@ -249,7 +249,7 @@ class ObstoreStore:
         return StoreError(f"Could not {verb} {key!r} under {self.root}: {_reason(error)}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Upload:
     """Upload through an obstore writer."""
 
