@@ -49,6 +49,18 @@ def test_the_layer_is_pinned() -> None:
     assert all("==" in line for line in lines if line and not line.startswith("#"))
 
 
+def test_a_cold_start_loads_no_heavy_modules() -> None:
+    """What few tasks need, or a dearer way to what is needed: 10 ms of a cold start together."""
+    heavy = {"shutil", "tempfile", "random", "socket", "hashlib", "ssl", "urllib.request", "bz2"}
+    program = (
+        "import sys, json; import lambdamr_runtime.handler\nprint(json.dumps(sorted(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT / "runtime"
+    )
+    assert not heavy & set(json.loads(run.stdout))
+
+
 def test_a_cold_start_loads_two_packages() -> None:
     """Importing the handler, where there is no client, loads the standard library, obstore and
     cloudpickle alone.

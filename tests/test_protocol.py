@@ -162,7 +162,7 @@ def check_tree(cluster: Cluster, manifest: Manifest) -> None:
 def replace_seconds(totals: Totals) -> Totals:
     """Return what does not depend on times and crashes."""
     left_out = ("task_seconds", "deaths")
-    counts = (n for n in Totals.__slots__ if n not in left_out and not n.endswith("_s"))
+    counts = (n for n in Totals.__match_args__ if n not in left_out and not n.endswith("_s"))
     return Totals(**{name: getattr(totals, name) for name in counts})
 
 

@@ -124,7 +124,7 @@ outcomes = st.builds(
     write_s=times,
 )
 totals = st.builds(
-    Totals, **{name: counts for name in Totals.__slots__ if name != "task_seconds"},
+    Totals, **{name: counts for name in Totals.__match_args__ if name != "task_seconds"},
     task_seconds=times,
 )  # fmt: skip
 reports = st.builds(
@@ -183,7 +183,7 @@ def test_reports_come_back(report: Report) -> None:
 def test_totals_add_up(listed: list[Totals]) -> None:
     """The sum of totals is the sum of each of their fields."""
     summed = sum(listed, start=Totals())
-    for name in Totals.__slots__:
+    for name in Totals.__match_args__:
         assert getattr(summed, name) == sum(getattr(part, name) for part in listed)
 
 

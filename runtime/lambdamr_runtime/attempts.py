@@ -33,7 +33,7 @@ from lambdamr_runtime.wire import (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class History:
     """All earlier attempts of a chunk, merged."""
 

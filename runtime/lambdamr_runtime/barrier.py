@@ -9,13 +9,13 @@ the repair for everything.
 import enum
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.keys import JobKeys, last_number, new_execution_id
 from lambdamr_runtime.lanes import split_lanes, tree_arity
 from lambdamr_runtime.limits import EVENT_BYTES, SAME_FAILURES
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lambdamr_runtime.stopwatch import Phases
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Totals:
     """What the chunks of a group, a stage or a job add up to."""
 
@@ -101,7 +101,7 @@ class Totals:
             raise CorruptObject(f"{source} does not hold totals: {error}") from error
 
 
-_VALUES: Callable[[Totals], tuple[Any, ...]] = operator.attrgetter(*Totals.__slots__)
+_VALUES: Callable[[Totals], tuple[Any, ...]] = operator.attrgetter(*Totals.__match_args__)
 """Any: ints and floats, in the order of the fields."""
 
 
@@ -115,7 +115,7 @@ class EndKind(enum.Enum):
     """Failed: the job ran over its time limit."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """The end of a job."""
 

@@ -2,8 +2,11 @@
 
 import enum
 import select
-import socket
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import _socket
 
 _HEAD = struct.Struct("<BI")
 
@@ -34,7 +37,7 @@ class Verb(enum.IntEnum):
 class Channel:
     """One end of a stream of messages."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: "_socket.socket") -> None:
         self._socket = connection
         # Not select.select: a descriptor above 1023, which a pool with many files open hands
         # down under its number, is out of its range.

@@ -6,11 +6,9 @@ import resource
 import select
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from lambdamr_runtime import context
@@ -20,6 +18,7 @@ from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.clock import SystemClock
 from lambdamr_runtime.context import Cache, Context
 from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import (
     CACHE_BYTES,
@@ -32,7 +31,14 @@ from lambdamr_runtime.limits import (
 )
 from lambdamr_runtime.logs import LogWatch, capture_logging
 from lambdamr_runtime.modules import ShippedModules
-from lambdamr_runtime.process import KEPT_THREAD, Hygiene, Output, ProgressPage, Spool
+from lambdamr_runtime.process import (
+    KEPT_THREAD,
+    Hygiene,
+    Output,
+    ProgressPage,
+    Spool,
+    unnamed_file,
+)
 from lambdamr_runtime.stealing import Stealer
 from lambdamr_runtime.store import Store, local_path, open_store
 from lambdamr_runtime.wire import Event, Frame
@@ -49,7 +55,7 @@ STACK_LOOK_S = 0.01
 """Time between two looks for it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """How tasks run here."""
 
@@ -83,7 +89,7 @@ class Shared:
         self.page = ProgressPage()
         self.spool = Spool()
         self.output = Output()
-        self.stack = tempfile.TemporaryFile(buffering=0)
+        self.stack = unnamed_file()
 
     def ask_for_stack(self, pid: int) -> None:
         """Make the child write its stacks, and wait until they are there, or not much longer."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -10,6 +9,7 @@ from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.keys import StageKeys, new_execution_id
 from lambdamr_runtime.lanes import LanePlan
 from lambdamr_runtime.limits import INLINE_RESULT_BYTES, JOB_LIMIT_MARGIN_S
@@ -38,7 +38,7 @@ class Watched(Protocol):
     def peak_mb(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Waited:
     """What came before the first chunk of an event; fields as of Outcome."""
 
@@ -49,7 +49,7 @@ class Waited:
 NO_WAIT = Waited()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageRun:
     """One stage of one job, ready to run chunks."""
 

@@ -56,7 +56,7 @@ class Cache:
             self._total = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Context:
     """The worker around the running task."""
 

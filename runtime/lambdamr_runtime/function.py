@@ -12,7 +12,6 @@ Importing this module forks the process for tasks, so that it is ready when the 
 import json
 import os
 import sys
-import tempfile
 import time
 from typing import Any, Protocol
 
@@ -90,7 +89,7 @@ def _log(line: str) -> None:
 
 def _settings() -> Settings:
     """Return how tasks run in this sandbox, which is its process's own."""
-    scratch = os.path.join(tempfile.gettempdir(), f"lambdamr-{os.getpid()}")
+    scratch = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"lambdamr-{os.getpid()}")
     return Settings(
         root=os.environ["LAMBDAMR_ROOT"],
         name=os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "worker"),

@@ -17,9 +17,9 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.frozen import frozen
 
 JOBS = "jobs/"
 FUNCTIONS = "functions/"
@@ -73,7 +73,7 @@ def input_key(sha: str, name: str) -> str:
     return f"{INPUTS}{sha}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageKeys:
     """The keys of one stage of one job."""
 
@@ -150,7 +150,7 @@ class StageKeys:
         return f"{SHUFFLE}{digit}/{self.job}/{self.stage}/{task}.{execution}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JobKeys:
     """The keys of one job."""
 

@@ -9,8 +9,8 @@ launches its children, who own the rest.
 import functools
 import itertools
 import math
-from dataclasses import dataclass
 
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.limits import (
     CHUNKS_PER_LANE,
     CLIENT_INVOKES,
@@ -20,7 +20,7 @@ from lambdamr_runtime.limits import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LanePlan:
     """How the chunks of one stage lie in lanes and groups."""
 

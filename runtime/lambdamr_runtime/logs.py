@@ -8,10 +8,10 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.process import Running
 from lambdamr_runtime.store import Store
@@ -40,7 +40,7 @@ class _ToStderr(logging.Handler):
             self.handleError(record)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LiveLog:
     """The tail of what a running task has written."""
 

@@ -8,7 +8,6 @@ whatever pickle refuses, the job's serializer gets to try.
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +18,7 @@ from lambdamr_runtime.errors import (
     RemoteTraceback,
     ResultNotSerializable,
 )
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.limits import SHOWN_LOG_BYTES
 
 _RUNTIME = os.path.dirname(__file__)
@@ -80,7 +80,7 @@ def _dill_dumps(dill: Any) -> Dumps:
     return dumps
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ErrorRecord:
     """An exception on its way to the client."""
 

@@ -18,7 +18,7 @@ from lambdamr_runtime.sweep import current_stage
 from lambdamr_runtime.wire import Event, Manifest
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Nested:
     """What is known of a nested job."""
 

@@ -7,7 +7,6 @@ errors and the rule that every commit stands on: *read the winner*.
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import obstore
@@ -15,6 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.limits import MIB
 from lambdamr_runtime.signing import NO_KEYS, help_with_code
 
@@ -32,7 +32,7 @@ PARTS_AT_ONCE = 2
 """Parts of one upload in flight: one is filled while one is sent."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredObject:
     """One entry of a listing."""
 
@@ -257,7 +257,7 @@ class ObstoreStore:
         return StoreError(f"Could not {verb} {key!r} under {self.root}: {reason}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Upload:
     """Upload through an obstore writer."""
 

@@ -11,11 +11,11 @@ import json
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 from zlib import crc32
 
 from lambdamr_runtime.errors import CorruptObject, RuntimeMismatch
+from lambdamr_runtime.frozen import frozen, replace
 from lambdamr_runtime.lanes import LanePlan
 
 _Record = TypeVar("_Record", "Manifest", "Stage", "Event", "Death", "Outcome")
@@ -63,7 +63,7 @@ OURS = frozenset({StageKind.MAP, StageKind.REDUCE, StageKind.FINAL})
 """Stages whose values are records of ours; others are the user's, and may not load everywhere."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stage:
     """One stage of a job, as the manifest has it."""
 
@@ -102,7 +102,7 @@ class Stage:
         return LanePlan(self.tasks, self.chunksize, self.width)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """A job: written once, first, never changed."""
 
@@ -167,7 +167,7 @@ class DeathCause(enum.StrEnum):
 FINAL_CAUSES = frozenset({DeathCause.TIMEOUT, DeathCause.MEMORY})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Death:
     """How an execution ended without an outcome."""
 
@@ -195,7 +195,7 @@ class Death:
         return _typed(cls(**{**record, "cause": DeathCause(record["cause"])}))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """One invocation: run lane *lo* of a stage and see that lanes (lo, hi) are launched."""
 
@@ -259,7 +259,7 @@ class FrameKind(enum.IntEnum):
     """A pickled `serialize.ErrorRecord`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Frame:
     """What one task left."""
 
@@ -312,7 +312,7 @@ def decode_frames(data: bytes, count: int, source: str) -> list[Frame]:
     return frames
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """THE result of a chunk: created once, never rewritten."""
 
@@ -330,7 +330,7 @@ class Outcome:
     """Peak resident memory of the process so far."""
     worker: str
     """Name of the process that ran it; CLIENT where the client cancelled it."""
-    frames: bytes = field(default=b"", repr=False)
+    frames: bytes = b""
     """Encoded frames; empty where they are in `results`."""
     results: str = ""
     """Key of the object that holds the frames, where they are too large for the outcome."""
@@ -348,7 +348,8 @@ class Outcome:
 
     def encode(self) -> bytes:
         """Encode what goes behind the execution stamp."""
-        record = {n: getattr(self, n) for n in self.__slots__ if n not in ("frames", "execution")}
+        record = as_record(self)
+        del record["frames"], record["execution"]
         header = json.dumps(record).encode()
         checksum = _checksum(self.execution.encode(), header, self.frames)
         return b"%d %d\n%b%b" % (len(header), checksum, header, self.frames)
@@ -389,7 +390,7 @@ def _checksum(*parts: bytes) -> int:
     return checksum
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FunctionObject:
     """What `functions/{sha}` holds: pickled work and the modules shipped with it."""
 
@@ -560,4 +561,4 @@ def _accepted(cls: type) -> tuple[tuple[str, Any], ...]:
         tuple[int, ...]: tuple,
         tuple[Stage, ...]: tuple,
     }
-    return tuple((each.name, known.get(each.type, each.type)) for each in fields(cls))
+    return tuple((name, known.get(kind, kind)) for name, kind in cls.__annotations__.items())

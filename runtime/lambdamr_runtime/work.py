@@ -5,9 +5,9 @@ reference, the user's functions inside it by value.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.keys import StageKeys
 from lambdamr_runtime.lanes import LanePlan
 from lambdamr_runtime.references import load_result
@@ -16,7 +16,7 @@ from lambdamr_runtime.store import Store
 from lambdamr_runtime.wire import Manifest, Stage
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TaskEnv:
     """Where a task runs."""
 
@@ -58,7 +58,7 @@ class Work(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deferred:
     """The argument of one task that is unpickled when the task begins: since it holds futures, and
     what one of them raised fails this task, not the others of its chunk; or since it is run again.
@@ -76,7 +76,7 @@ class Deferred:
         return value.load(loads) if isinstance(value, Deferred) else value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """One call of a function; the argument is (args, kwargs)."""
 
@@ -88,7 +88,7 @@ class Call:
         return self.fn(*args, **kwargs)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fold:
     """One call over *arity* neighbouring values: a level of a reduction tree."""
 

@@ -7,7 +7,6 @@ event ─▶ record the death before this one ─▶ launch the children ─▶ 
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from lambdamr_runtime import serialize
@@ -17,6 +16,7 @@ from lambdamr_runtime.chunk import NO_WAIT, ChunkRunner, StageRun, Waited, Watch
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.context import Cache
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.frozen import frozen, replace
 from lambdamr_runtime.keys import JobKeys, function_key, last_number, new_execution_id
 from lambdamr_runtime.lanes import children, tree_arity
 from lambdamr_runtime.limits import SLOWEST_MARGIN, TOMBSTONE_S, WHOLE_ARGS_BYTES
@@ -39,7 +39,7 @@ from lambdamr_runtime.wire import (
 from lambdamr_runtime.work import Work
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Host:
     """What a worker asks of its surroundings."""
 

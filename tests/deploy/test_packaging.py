@@ -88,6 +88,8 @@ def test_the_code_runs_where_only_it_and_the_layer_are(tmp_path: Path) -> None:
     )
     assert run.stderr == ""
     assert run.stdout.count(str(tmp_path)) == 2
+    compiled = f"python/obstore/__pycache__/store.cpython-{target.python.replace('.', '')}.pyc"
+    assert compiled in names(layer), "/opt is read-only"
     assert {f"{name}=={version}" for name, version in layer.versions.items()} == {
         line.partition(";")[0].replace("_", "-")
         for line in layer_requirements().splitlines()
@@ -101,6 +103,7 @@ def test_a_layer_is_built_for_another_platform() -> None:
     libraries = [name for name in names(layer) if name.endswith(".so")]
     assert any("cpython-313-aarch64" in name for name in libraries)
     assert not any("x86_64" in name for name in libraries)
+    assert not any(name.endswith(".pyc") for name in names(layer)), "3.13 reads none of this one"
     assert layer.versions["six"] == "1.17.0"
     assert "python/six.py" in names(layer)
 
