@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lambdamr.backend import RemoteBackend
 from lambdamr.config import absolute_root
@@ -16,9 +17,14 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.sweep import sweep
 from lambdamr_runtime.wire import Manifest, StageKind
 
+if TYPE_CHECKING:
+    from lambdamr.engine import Engine
+
 _executors: dict[str, Executor] = {}
 """The executor that follows attached jobs, by root."""
 _lock = threading.Lock()
+"""Held while a job is looked up and followed: of several threads that attach to it, one begins to
+follow it, and all get the same futures."""
 
 
 def attach(
@@ -52,10 +58,12 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
         executor = _executors.get(root)
         if executor is None:
             executor = _executors[root] = Executor(root=root)
-    engine = executor.engine()
-    known = engine.poller.find(job_id)
-    if known is not None:
-        return known, executor
+        engine = executor.engine()
+        return engine.poller.find(job_id) or _follow_stored(job_id, root, engine), executor
+
+
+def _follow_stored(job_id: str, root: str, engine: "Engine") -> TrackedJob:
+    """Follow a job that is known by its id alone."""
     store = engine.backend.store
     key = JobKeys(job_id).manifest
     try:
@@ -68,7 +76,7 @@ def _track(job_id: str, root: str) -> tuple[TrackedJob, Executor]:
     tracked = TrackedJob(manifest, engine.backend, engine.poller)
     tracked.engine = engine
     follow(tracked)
-    return tracked, executor
+    return tracked
 
 
 def follow(job: TrackedJob) -> None:

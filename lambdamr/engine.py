@@ -32,15 +32,21 @@ class Engine:
         """Set when the workers have been stopped."""
         self._finishing = False
         """Whether the workers stop as soon as nothing is outstanding."""
+        self._pid = os.getpid()
         backend.connect(self.poller)
 
     def start(self, submission: Submission) -> TrackedJob:
         """Store and launch a job; one that waits for futures is launched by the last of them.
 
-        Raises:  RuntimeError: after shutdown.
+        Raises:  RuntimeError: after shutdown, or in a forked process.
         """
         if self._finishing:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._is_forked:
+            raise RuntimeError(
+                "cannot schedule new futures: this executor was made in the process that this one "
+                "was forked from. Make one here."
+            )
         if isinstance(self.backend, RemoteBackend):
             self.backend.check(submission, submission.exclude)
         job = TrackedJob(submission.manifest, self.backend, self.poller)
@@ -117,11 +123,20 @@ class Engine:
 
         end_empty(self.backend.store, job.manifest, self.poller.machine.time())
 
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this process was forked from the executor's: there nothing of it goes on, and
+        its threads, workers and jobs are not for this one to end.
+        """
+        return os.getpid() != self._pid
+
     def cancel(self, everything: bool) -> None:
         """Cancel what is outstanding; *everything*: calls that run as well.
 
         Raises:  StoreError: a tombstone was refused; all is cancelled here nevertheless.
         """
+        if self._is_forked:
+            return
         refused: list[StoreError] = []
         for job in self.poller.outstanding():
             single = len(job.stages) == 1 and job.stages[0].run.plan.chunks == 1
@@ -139,6 +154,8 @@ class Engine:
     def finish(self, wait: bool) -> None:
         """Stop the workers when nothing is outstanding any more."""
         self._finishing = True
+        if self._is_forked:
+            return
         if wait:
             self.poller.wait_until_idle()
             self._close()
@@ -150,6 +167,8 @@ class Engine:
 
         In a thread of its own, which no signal interrupts: one more Ctrl-C ends this wait alone.
         """
+        if self._is_forked:
+            return
         thread = threading.Thread(target=self._abandon, name="lambdamr-end", daemon=True)
         thread.start()
         thread.join()

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -242,6 +244,20 @@ def test_attach_to_an_ended_job(shared: str, pool: lambdamr.Executor) -> None:
     own = pool.submit(pow, 2, 5)
     assert own.result(LIMIT_S) == 32
     assert attached(own.job_id, shared).result(LIMIT_S) == [32]
+
+
+def test_threads_attach_at_once(shared: str) -> None:
+    """Of several threads that attach to a job at once, each gets all results."""
+    job = ended_job(shared)
+    begin = threading.Barrier(8)
+
+    def values(_: int) -> list[int]:
+        begin.wait()
+        found: list[int] = attached(job, shared).result(LIMIT_S)
+        return found
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(values, range(8))) == [[6, 5, 4, 3, 2, 1]] * 8
 
 
 def test_attach_to_a_failed_job(shared: str, pool: lambdamr.Executor) -> None:

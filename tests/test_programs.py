@@ -395,6 +395,31 @@ class TestEnd:
             """)
         assert ended == Ended(0, "0 b'through' 2\n", "")
 
+    def test_forked_process_that_leaves_the_executor(self, script: Run) -> None:
+        """A forked process that leaves `with Executor()` by its end, or calls `shutdown`, stops and
+        cancels nothing of its parent's, and can submit nothing by it.
+        """
+        ended = script("""
+            import lambdamr, os, sys
+            os.mkfifo("gate")
+            with lambdamr.Executor(workers=1) as executor:
+                executor.submit(abs, -1).result()
+                read = executor.submit(lambda path: open(path, "rb").read(), os.path.abspath("gate"))
+                child = os.fork()
+                if child == 0:
+                    try:
+                        executor.submit(abs, -1)
+                    except RuntimeError as error:
+                        print("forked" in str(error), flush=True)
+                    executor.shutdown(cancel_futures=True)
+                    sys.exit(0)
+                status = os.waitpid(child, 0)[1]
+                with open("gate", "wb") as gate:
+                    gate.write(b"through")
+                print(status, read.result(), executor.submit(abs, -2).result())
+            """)
+        assert ended == Ended(0, "True\n0 b'through' 2\n", "")
+
     def test_nothing_survives_a_killed_program(self, root: str, tmp_path: Path) -> None:
         """The workers of a client that is killed end by themselves."""
         program = """
