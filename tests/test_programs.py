@@ -404,7 +404,8 @@ class TestEnd:
             os.mkfifo("gate")
             with lambdamr.Executor(workers=1) as executor:
                 executor.submit(abs, -1).result()
-                read = executor.submit(lambda path: open(path, "rb").read(), os.path.abspath("gate"))
+                path = os.path.abspath("gate")
+                read = executor.submit(lambda path: open(path, "rb").read(), path)
                 child = os.fork()
                 if child == 0:
                     try:
