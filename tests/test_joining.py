@@ -7,6 +7,7 @@ from zlib import crc32
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
@@ -102,6 +103,22 @@ def join_files(client: Any, target: str, sources: Sequence[Source], skip: int) -
 
     join(Joined(client, BUCKET, target), sources, skip, read, lambda: None)
     return store.get(target)
+
+
+def test_the_server_refuses_small_parts(s3: Any) -> None:
+    """As S3 does: what the tests below join was cut right."""
+    sources = put_files("small", [b"a" * MIB, b"b" * MIB])
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="refused")["UploadId"]
+    given = {"Bucket": BUCKET, "Key": "refused", "UploadId": upload}
+    parts = []
+    for number, source in enumerate(sources, 1):
+        copied = s3.upload_part_copy(
+            **given, PartNumber=number, CopySource={"Bucket": BUCKET, "Key": source.key}
+        )
+        parts.append({"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]})
+    with pytest.raises(ClientError, match="EntityTooSmall"):
+        s3.complete_multipart_upload(**given, MultipartUpload={"Parts": parts})
+    s3.abort_multipart_upload(**given)
 
 
 @pytest.mark.parametrize("sizes", [[20, 1, 3], [3, 3, 3], [6, 0, 7], [6], [1, 1, 1, 1, 1, 1, 9]])

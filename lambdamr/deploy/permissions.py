@@ -26,6 +26,7 @@ _OBJECTS = (
     "s3:AbortMultipartUpload",
     "s3:ListMultipartUploadParts",
 )
+_KEY_OF_OBJECTS = ("kms:Decrypt", "kms:GenerateDataKey")
 _NETWORK = (
     "ec2:CreateNetworkInterface",
     "ec2:DescribeNetworkInterfaces",
@@ -96,7 +97,7 @@ def role_policy(
     for uri in write:
         statements += _access(names, uri, _OBJECTS)
     if kms_key:
-        statements.append(_allow(["kms:Decrypt", "kms:GenerateDataKey"], [kms_key]))
+        statements.append(_allow(_KEY_OF_OBJECTS, [kms_key]))
     if in_vpc:
         statements.append(_allow(_NETWORK, ["*"]))  # these know no resources
     return _document(*statements)
@@ -135,7 +136,9 @@ def bucket_policy(names: Names) -> Document:
 
 
 # --- people -------------------------------------------------------------------------------------
-def user_policy(names: Names, root: Root, read: Sequence[str], write: Sequence[str]) -> Document:
+def user_policy(
+    names: Names, root: Root, read: Sequence[str], write: Sequence[str], kms_key: str = ""
+) -> Document:
     """Return what running jobs needs: the client plans the input and launches the worker."""
     statements = [
         _listing(names, root.bucket, root.prefix, whole=root.bucket == names.bucket),
@@ -154,15 +157,19 @@ def user_policy(names: Names, root: Root, read: Sequence[str], write: Sequence[s
         statements += _access(names, uri, ["s3:GetObject"])
     for uri in write:
         statements += _access(names, uri, _OBJECTS)
+    if kms_key:
+        statements.append(_allow(_KEY_OF_OBJECTS, [kms_key]))
     return _document(*statements)
 
 
 def deployer_policy(
-    names: Names, root: Root, in_vpc: bool = False, with_role: bool = True
+    names: Names, root: Root, in_vpc: bool = False, with_role: bool = True, kms_key: str = ""
 ) -> Document:
     """Return what deploying, looking at and removing needs.
 
     Args:    with_role: whether the role is made here; False where --role names one.
+             kms_key: of --kms-key: for the record in the bucket, and for Lambda, which encrypts
+             the variables by a grant.
     """
     statements = [
         *_storing(names),
@@ -174,6 +181,9 @@ def deployer_policy(
     if in_vpc:
         networks = ("SecurityGroups", "Subnets", "Vpcs", "VpcEndpoints")
         statements.append(_allow([f"ec2:Describe{name}" for name in networks], ["*"]))
+    if kms_key:
+        grant = ["kms:CreateGrant", "kms:Encrypt"]
+        statements.append(_allow([*_KEY_OF_OBJECTS, *grant], [kms_key]))
     return _document(*statements)
 
 

@@ -83,6 +83,18 @@ def test_keys_and_networks_are_allowed_where_they_are_used() -> None:
     full = json.dumps(role_policy(NAMES, NAMES.own_root, (), (), key, in_vpc=True))
     assert key in full
     assert "ec2:CreateNetworkInterface" in full
+    user = (
+        user_policy(NAMES, NAMES.own_root, (), ()),
+        user_policy(NAMES, NAMES.own_root, (), (), key),
+    )
+    deployer = (
+        deployer_policy(NAMES, NAMES.own_root),
+        deployer_policy(NAMES, NAMES.own_root, kms_key=key),
+    )
+    for without, keyed in (user, deployer):
+        (more,) = (it for it in keyed["Statement"] if it not in without["Statement"])
+        assert more["Resource"] == [key]
+        assert {"kms:Decrypt", "kms:GenerateDataKey"} <= set(more["Action"])
 
 
 def test_nobody_talks_without_tls() -> None:
