@@ -32,7 +32,7 @@ import lambdamr_runtime
 from lambdamr.backend import Listener
 from lambdamr.cleaning import clean_daily
 from lambdamr.ownership import Ownership
-from lambdamr.threads import start_thread
+from lambdamr.threads import Signal, start_thread
 from lambdamr_runtime.channel import Channel, Verb
 from lambdamr_runtime.keys import new_execution_id
 from lambdamr_runtime.limits import PLANNED_MEMORY_MB
@@ -133,7 +133,7 @@ class _Pool:
     """Worker processes, the queue that they serve, and the thread that has to do with them.
 
     Only that thread starts workers and sends to them: Ctrl-C, which comes to the main thread, finds
-    no event half sent.
+    no event half sent, and none between a fork and whoever would hold it.
     """
 
     def __init__(self, root: str, workers: int, memory_mb: int, owner: str) -> None:
@@ -143,7 +143,7 @@ class _Pool:
         self._owner = owner
         self.listener: Listener | None = None
         self._lock = threading.RLock()
-        self._quiet = threading.Condition(self._lock)
+        self._quiet = Signal()
         """Notified when a worker has become idle."""
         self._queue: deque[Event] = deque()
         self._workers: list[_Worker] = []
@@ -192,10 +192,10 @@ class _Pool:
         A worker whose last result the client has seen still writes the job's report: that much
         patience costs nothing.
         """
-        with self._lock:
-            try:
-                self._quiet.wait_for(self._is_quiet, SETTLE_S)
-            finally:  # Ctrl-C ends the patience, not the stop
+        try:
+            self._quiet.wait_for(self._is_quiet, SETTLE_S)
+        finally:  # Ctrl-C ends the patience, not the stop
+            with self._lock:
                 if not self._closing:
                     os.write(self._wake_out, b"x")
                 self._closing = True
@@ -207,35 +207,24 @@ class _Pool:
     def _is_quiet(self) -> bool:
         return self._closing or not any(worker.event for worker in self._workers)
 
-    # --- under the lock ------------------------------------------------------------------------
+    # --- the thread's, under the lock ----------------------------------------------------------
     def _dispatch(self) -> None:
         while self._queue:
             worker = self._free_worker()
             if worker is None:
                 return
-            worker.event = event = self._queue[0]
+            worker.event = event = self._queue.popleft()
             worker.jobs = {event.job}
             try:
-                self._queue.popleft()
                 worker.channel.send(Verb.RUN, event.encode())
             except OSError:
                 self._lost(worker)
-            except BaseException:  # Ctrl-C: who knows whether the worker has it
-                self._lost(worker)
-                raise
 
     def _free_worker(self) -> _Worker | None:
-        """Return an idle worker or a new one; None where all are busy, or none can be started.
-
-        Only the pool's thread starts workers; others ask it to.
-        """
+        """Return an idle worker or a new one; None where all are busy, or none can be started."""
         idle = next((worker for worker in self._workers if worker.event is None), None)
         if idle is not None or len(self._workers) >= self._limit:
             return idle
-        if threading.current_thread() is not self._thread:
-            # Ctrl-C interrupts the main thread, also between a fork and whoever would hold it.
-            os.write(self._wake_out, b"x")
-            return None
         try:
             return self._start_worker()
         except OSError as error:

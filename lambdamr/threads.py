@@ -53,10 +53,15 @@ class Signal:
             gate.acquire()
             with self._lock:
                 self._gates.append(gate)
-            while not is_over():
-                left = deadline - monotonic()
-                if left <= 0:
-                    return False
-                if gate.acquire(timeout=min(left, INTERRUPT_S)):
-                    break
+            try:
+                while not is_over():
+                    left = deadline - monotonic()
+                    if left <= 0:
+                        return False
+                    if gate.acquire(timeout=min(left, INTERRUPT_S)):
+                        break
+            finally:  # a wait that ends by itself leaves nothing: there may be no news for long
+                with self._lock:
+                    if gate in self._gates:
+                        self._gates.remove(gate)
         return True

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lambdamr_runtime.clock import Clock, SystemClock
-from lambdamr_runtime.errors import InputNotFound
+from lambdamr_runtime.errors import InputChanged, InputNotFound
 from lambdamr_runtime.keys import input_key
 from lambdamr_runtime.limits import MIB
 from lambdamr_runtime.store import local_path
@@ -27,9 +27,10 @@ def upload(store: "Store", path: str | os.PathLike[str], clock: Clock | None = N
         raise InputNotFound(f"There is no file {path!r} to upload. Check the path.")
     if local_path(store.root) is not None:
         return path
-    key = input_key(_sha256(path), os.path.basename(path))
+    sha = _sha256(path)
+    key = input_key(sha, os.path.basename(path))
     if not _is_fresh(store, key, clock or SystemClock()):
-        store.put_stream(key, _blocks(path))
+        store.put_stream(key, _blocks(path, sha))
     return f"{store.root.rstrip('/')}/{key}"
 
 
@@ -46,7 +47,16 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _blocks(path: str) -> Iterator[bytes]:
+def _blocks(path: str, sha: str) -> Iterator[bytes]:
+    """Yield what a file holds.
+
+    Raises:  InputChanged: in the end, if that was not what has this sha256. The upload is given up
+             then: later ones of what it was would take it for that.
+    """
+    found = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(READ_BYTES):
+            found.update(block)
             yield block
+    if found.hexdigest() != sha:
+        raise InputChanged(f"{path!r} was written to while it was uploaded. Upload it again.")

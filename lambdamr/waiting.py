@@ -63,6 +63,7 @@ def _as_completed(listed: list[Future], timeout: float | None) -> Iterator[Futur
         completed = concurrent.futures.as_completed(listed, timeout)
         yield from cast("Iterator[Future]", completed)
         return
+    listed = [*dict.fromkeys(listed)]  # one that is there twice ends once
     while listed:
         left = None if deadline is None else max(0.0, deadline - monotonic())
         done, _ = wait(listed, left, concurrent.futures.FIRST_COMPLETED)

@@ -4,11 +4,13 @@ import gc
 import json
 import os
 import sys
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
 
 import lambdamr
+from lambdamr.threads import Signal
 from lambdamr_runtime.memory import give_back
 from tests import faults
 
@@ -115,6 +117,20 @@ def test_a_hundred_thousand_futures(root: str) -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     """
     assert int(faults.run_client(program, root)) < 500
+
+
+def test_waits_without_news_leave_nothing() -> None:
+    """Waits that end by their timeout, one after the other, keep nothing until there is news."""
+    signal = Signal()
+    signal.wait_for(lambda: False, 0)
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            assert not signal.wait_for(lambda: False, 0)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20_000
 
 
 def test_futures_that_are_forgotten_are_freed(root: str) -> None:

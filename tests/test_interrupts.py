@@ -140,6 +140,7 @@ def test_a_second_interrupt_ends_the_wait_of_the_first(root: str, leaving: str) 
                 {leaving}
         except (KeyboardInterrupt, ValueError):
             signal.setitimer(signal.ITIMER_REAL, 0)  # one was enough where the first came late
+            faults.wait_until(future.cancelled, "its cancellation")  # by a thread of its own
             print(future.cancelled(), time.monotonic() - begun < 10, left_behind(5))
     """
     assert faults.run_client(program, root) == "True True []\n"

@@ -104,6 +104,12 @@ def nested_exceptions() -> list[str]:
     return [type(value).__name__ for value in futures.result()]
 
 
+def nested_repeated() -> list[int]:
+    """A future that is there twice ends once, as at the client."""
+    future = lambdamr.Executor().submit(add_one, 1)
+    return [each.result() for each in lambdamr.as_completed([future, future])]
+
+
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
@@ -117,10 +123,11 @@ def nested_exceptions() -> list[str]:
         (nested_call_async, 2),
         (nested_chain, 4),
         (nested_exceptions, ["int", "ZeroDivisionError", "int"]),
+        (nested_repeated, [2]),
     ],
     ids=[
         "map", "empty map", "submit", "starmap", "reduce", "map_reduce", "put", "call_async",
-        "chain", "return_exceptions",
+        "chain", "return_exceptions", "as_completed",
     ],
 )  # fmt: skip
 def test_every_call_works_inside_a_task(

@@ -6,7 +6,7 @@ from typing import Any
 from lambdamr.submission import StageDraft
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import RECURSION_GUARD, STEAL_S
-from lambdamr_runtime.stealing import Stealer
+from lambdamr_runtime.stealing import FORGET_S, Stealer
 from lambdamr_runtime.wire import Manifest, StageKind
 from lambdamr_runtime.work import Call, Fold
 from tests.cluster import Cluster
@@ -55,6 +55,19 @@ def test_what_was_taken_is_not_taken_again() -> None:
     cluster.clock.sleep(STEAL_S)
     assert stealer.take(manifest.job) is not None
     assert stealer.take(manifest.job) is None
+
+
+def test_a_warm_process_forgets_jobs_that_have_ended() -> None:
+    """One that nobody has waited for any more is as new, once another one is waited for."""
+    cluster = Cluster(width=1)
+    earlier, later = job(cluster, 1), job(cluster, 1)
+    stealer = Stealer(cluster.store, cluster.clock)
+    assert stealer.take(earlier.job) is None
+    cluster.clock.sleep(FORGET_S + 1)
+    assert stealer.take(later.job) is None
+    assert stealer.take(earlier.job) is None
+    cluster.clock.sleep(STEAL_S)
+    assert stealer.take(earlier.job) is not None
 
 
 def test_a_job_that_is_not_stored_yet() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import lambdamr
 from lambdamr.uploading import READ_BYTES, RENEW_S, upload
-from lambdamr_runtime.errors import InputNotFound
+from lambdamr_runtime.errors import InputChanged, InputNotFound
 from lambdamr_runtime.store import open_store
 from tests.faulty_stores import InterceptedStore, Request, T
 
@@ -43,6 +43,22 @@ def test_a_file_is_copied_once_under_its_hash_and_name(tmp_path: Path) -> None:
     assert [store.get(key) for key in puts] == [data]
     path.write_bytes(b"other")
     assert upload(store, path) != uri
+
+
+def test_a_file_that_changes_meanwhile_is_not_uploaded(tmp_path: Path) -> None:
+    """What is stored under a hash is what has it: else a later upload would take it for that."""
+    path = tmp_path / "words.txt"
+    path.write_text("first")
+
+    def changing(request: Request, act: Callable[[], T], /) -> T:
+        if request.verb == "head":
+            path.write_text("other")
+        return act()
+
+    real = open_store("memory://")
+    with pytest.raises(InputChanged, match="words.txt"):
+        upload(InterceptedStore(real, changing), path)
+    assert list(real.list("inputs")) == []
 
 
 class Later:

@@ -18,13 +18,19 @@ from lambdamr_runtime.sweep import current_stage
 from lambdamr_runtime.wire import Event, Manifest
 
 
+FORGET_S = 60.0
+"""A job that nobody has asked for chunks of for so long has ended: a warm process keeps no more."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class _Nested:
-    """What is known of a nested job."""
+    """What is known of a nested job. Times are on the clock's monotonic one."""
 
     manifest: Manifest
     looked: float
-    """When somebody last looked, on the clock's monotonic time."""
+    """When somebody last looked."""
+    asked: float
+    """When somebody last asked for a chunk of it."""
     expected: tuple[int, int] = (0, 0)
     """(stage, outcomes), as they are if nobody else has committed one since."""
 
@@ -51,9 +57,16 @@ class Stealer:
         known = self._jobs.get(job)
         if known is None:
             key = JobKeys(job).manifest
-            self._jobs[job] = _Nested(Manifest.decode(self._store.get(key), key), now)
+            manifest = Manifest.decode(self._store.get(key), key)
+            self._forget(now)
+            self._jobs[job] = _Nested(manifest, now, now)
             return None
+        known.asked = now
         return self._look(known, now) if now - known.looked >= STEAL_S else None
+
+    def _forget(self, now: float) -> None:
+        for job in [job for job, each in self._jobs.items() if now - each.asked > FORGET_S]:
+            del self._jobs[job]
 
     def _look(self, known: _Nested, now: float) -> Event | None:
         if self._store.exists(JobKeys(known.manifest.job).report):
