@@ -82,6 +82,7 @@ def _follow_stored(job_id: str, root: str, engine: "Engine") -> TrackedJob:
 def follow(job: TrackedJob) -> None:
     """Follow a job that somebody launched, and run it here once that client is gone."""
     backend = job.backend
+    job.is_attached = True
     if isinstance(backend, RemoteBackend):
         job.take_over = backend.watch(job, is_new=False)
     else:

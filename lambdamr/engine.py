@@ -162,6 +162,21 @@ class Engine:
         else:
             self.poller.when_idle(self._close)
 
+    def end(self, failed: bool) -> None:
+        """Wait for what is outstanding, or cancel it where the program has *failed*, and stop the
+        workers. A job that was attached to is not this program's to cancel, nor to wait for unless
+        it runs here.
+        """
+        for job in self.poller.outstanding():
+            if job.is_attached and (failed or job.take_over is not None):
+                self.poller.forget(job)
+        try:
+            if failed:
+                self.cancel(everything=True)
+            self.finish(wait=True)
+        finally:
+            self.backend.close()  # also if a second Ctrl-C ends the wait
+
     def abandon(self) -> None:
         """Cancel what is outstanding, and stop the workers without waiting for anything.
 
@@ -227,11 +242,10 @@ def _finish_all() -> None:
 
     A program that ends by an exception, Ctrl-C for one, does not wait: it cancels.
     """
-    failed = getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
+    end_all(getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1"))
+
+
+def end_all(failed: bool) -> None:
+    """End the engines of this program; see Engine.end."""
     for engine in list(_engines):
-        try:
-            if failed:
-                engine.cancel(everything=True)
-            engine.finish(wait=True)
-        finally:
-            engine.backend.close()  # also if a second Ctrl-C ends the wait
+        engine.end(failed)

@@ -134,6 +134,7 @@ class Future(_BaseFuture[Any]):
         return super().running() or (not self.done() and self._stage.is_running())
 
     def cancel(self) -> bool:
+        """Cancel the task; whether it is: False where it has ended, or is known to run."""
         return self._stage.cancel(self)
 
     def mark_cancelled(self) -> bool:

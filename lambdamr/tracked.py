@@ -211,6 +211,8 @@ class TrackedJob:
         """What runs the executor's jobs: where a job that runs this one's tasks again starts."""
         self.end: Report | None = None
         """How the job ended, where that was looked for."""
+        self.is_attached = False
+        """Whether somebody else has launched it."""
         self.take_over: Callable[[], None] | None = None
         """Called at every look: runs the job here once its owner is gone."""
         self.followed_since = poller.machine.monotonic()

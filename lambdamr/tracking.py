@@ -118,6 +118,13 @@ class Poller:
         with self._lock:
             return self._jobs.get(job)
 
+    def forget(self, job: TrackedJob) -> None:
+        """Follow a job no longer: nobody waits for its futures any more."""
+        with self._lock:
+            self._jobs.pop(job.manifest.job, None)
+            self._limited.pop(job.manifest.job, None)
+        self.look()
+
     def wait_until_idle(self) -> None:
         """Wait until nothing is outstanding; inside a task, run what of it is queued."""
         patience = HELP_PAUSE_S if self._backend.helps else None

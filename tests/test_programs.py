@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 
 import lambdamr
+from lambdamr.cli import Exit
+from tests.gates import Gate, pass_gate
 
 PATIENCE_S = 30.0
 """A program that takes longer hangs."""
@@ -477,6 +479,36 @@ class TestInterrupt:
                 process.kill()
                 raise
         return Ended(process.returncode, out, err)
+
+    @pytest.mark.parametrize(
+        "program",
+        [
+            """
+            import lambdamr
+            futures = lambdamr.attach({job!r})
+            open("ready", "wb").write(b"x")
+            futures.result()
+            """,
+            """
+            import sys
+            from lambdamr.cli import main
+            open("ready", "wb").write(b"x")
+            sys.exit(main(["result", {job!r}, "--wait"]))
+            """,
+        ],
+        ids=["attach", "lambdamr result"],
+    )
+    def test_who_attached_neither_cancels_nor_waits(
+        self, root: str, tmp_path: Path, gate: Gate, program: str
+    ) -> None:
+        """The job is another program's, which is not disturbed."""
+        with lambdamr.Executor(workers=1, root=root) as executor:
+            futures = executor.map(pass_gate, [gate.path])
+            job = futures.job_id
+            ended = self.interrupted(program.format(job=job), root, tmp_path, group=True)
+            assert ended.status in (-signal.SIGINT, Exit.INTERRUPTED)
+            gate.open()
+            assert len(futures.result(PATIENCE_S)) == 1
 
     @pytest.mark.parametrize("wait", ["futures.result()", "futures[0].result()", "futures.wait()"])
     def test_only_the_wait_ends(self, root: str, tmp_path: Path, wait: str) -> None:

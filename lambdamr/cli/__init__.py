@@ -95,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _refused(_told(error), Exit(error.exit_code))
     except (KeyboardInterrupt, click.Abort):
         click.echo("lambdamr: interrupted", err=True)
+        _cancel_all()
         return Exit.INTERRUPTED
     except (JobNotFound, InputNotFound) as error:
         return _refused(error, Exit.NOT_FOUND)
@@ -103,6 +104,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (LambdamrError, OSError) as error:
         return _refused(error, Exit.FAILED)
     return status if isinstance(status, int) else Exit.OK
+
+
+def _cancel_all() -> None:
+    """Cancel what this command has begun, and wait for nothing."""
+    from lambdamr.engine import end_all
+
+    end_all(failed=True)
 
 
 def _refused(error: Exception | str, status: Exit) -> Exit:

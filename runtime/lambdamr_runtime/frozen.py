@@ -37,7 +37,9 @@ def _compiled(cls: type, names: tuple[str, ...], defaults: dict[str, Any]) -> Ca
     parameters = [f"{it}=_default_{it}" if it in defaults else it for it in names]
     lines = [f" _set_{name}(self, {name})" for name in names]
     head = f"def __init__({', '.join(('self', *parameters))}):"
-    exec("\n".join((head, *lines)), known)  # noqa: S102 - names of attributes alone, as dataclasses does
+    # Compiled apart: by a text that it runs at a program's end Python forgets that Ctrl-C ended it.
+    code = compile("\n".join((head, *lines)), f"<__init__ of {cls.__qualname__}>", "exec")
+    exec(code, known)  # noqa: S102 - names of attributes alone, as dataclasses does
     made: Callable[..., None] = known["__init__"]
     return made
 
