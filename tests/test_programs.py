@@ -138,6 +138,19 @@ class TestSources:
             """)
         assert ended == Ended(0, "None\n", "")
 
+    def test_embedded_python(self, script: Run) -> None:
+        """Where another program embeds Python, nothing says which one runs workers: an error that
+        says so.
+        """
+        ended = script("""
+            import lambdamr, sys
+            sys.executable = None
+            with lambdamr.Executor() as executor:
+                print(executor.submit(abs, -1).exception(20))
+            """)
+        assert ended.status == 0
+        assert "sys.executable, the Python that would run it, is not set" in ended.out
+
     def test_closed_standard_streams(self, run: Run, tmp_path: Path) -> None:
         """A daemon's program, without stdin, stdout and stderr."""
         (tmp_path / "daemon.py").write_text(
@@ -404,7 +417,8 @@ class TestEnd:
             os.mkfifo("gate")
             with lambdamr.Executor(workers=1) as executor:
                 executor.submit(abs, -1).result()
-                read = executor.submit(lambda path: open(path, "rb").read(), os.path.abspath("gate"))
+                path = os.path.abspath("gate")
+                read = executor.submit(lambda path: open(path, "rb").read(), path)
                 child = os.fork()
                 if child == 0:
                     try:
