@@ -17,7 +17,6 @@ from lambdamr_runtime.store import Store
 from lambdamr_runtime.sweep import current_stage
 from lambdamr_runtime.wire import Event, Manifest
 
-
 FORGET_S = 60.0
 """A job that nobody has asked for chunks of for so long has ended: a warm process keeps no more."""
 
