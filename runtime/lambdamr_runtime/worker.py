@@ -21,6 +21,7 @@ from lambdamr_runtime.keys import JobKeys, function_key, last_number, new_execut
 from lambdamr_runtime.lanes import children, tree_arity
 from lambdamr_runtime.limits import SLOWEST_MARGIN, TOMBSTONE_S, WHOLE_ARGS_BYTES
 from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.packed import FunctionObject, args_index_bytes, args_span, checked_args
 from lambdamr_runtime.store import Store, checked_sha, sha256_of
 from lambdamr_runtime.wire import (
     CLIENT,
@@ -28,13 +29,9 @@ from lambdamr_runtime.wire import (
     DeathCause,
     Event,
     Frame,
-    FunctionObject,
     Manifest,
     Outcome,
     StageKind,
-    args_index_bytes,
-    args_span,
-    checked_args,
 )
 from lambdamr_runtime.work import Work
 
