@@ -31,7 +31,7 @@ def in_process(root: str) -> Run:
     from lambdamr_runtime.worker import Host, Worker
 
     host = Host(
-        invoke=lambda _: None,
+        launch=lambda _: None,
         committed=lambda *_: None,
         remaining_s=lambda: float("inf"),
         salvage=lambda _: {},

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime import references
 from lambdamr_runtime.errors import CorruptObject
+from lambdamr_runtime.packed import args_index_bytes, args_span, checked_args
 from lambdamr_runtime.store import checked_sha
-from lambdamr_runtime.wire import FrameKind, args_index_bytes, args_span, checked_args
+from lambdamr_runtime.wire import FrameKind
 
 if TYPE_CHECKING:
     from lambdamr_runtime.chunk import StageRun

@@ -71,51 +71,54 @@ def map_reduce_drafts(
         _compresses(options.compress, backend.store.root),
     )
     planned = _planned_inputs(inputs, backend, combine)
-    args = planned.args
-    if isinstance(backend, RemoteBackend):
-        backend.check_access(planned.objects, [] if output is None else [output.uri])
-    if output is not None:
-        output.check(planned.uris, planned.objects, backend.store)
-
-    def draft(
-        name: str, kind: StageKind, work: "Work", tasks: int, max_failures: int = 0, **more: Any
-    ) -> StageDraft:
-        return StageDraft(
-            name,
-            kind,
-            work,
-            tasks,
-            1,
-            timeout_s=call.timeout_s,
-            retries=call.retries,
-            max_failures=max_failures,
-            memory_mb=backend.memory_mb,
-            **more,
-        )
-
+    _check_access(planned, output, backend)
     partitions = 0 if reducer is None else options.partitions or planned.partitions(backend)
     form = output.form if output is not None else None
     map_form = form if reducer is None else None
     mapping = Map(mappers, planned.reader, call.retried, combine, keying, tuning, map_form)
+    tasks = len(planned.args)
     drafts = [
-        draft(
-            "map",
-            StageKind.MAP,
-            mapping,
-            len(args),
-            call.allowed_failures(len(args)) or 0,
-            args=args,
+        replace(
+            _draft(StageKind.MAP, mapping, tasks, call, backend),
+            max_failures=call.allowed_failures(tasks) or 0,
+            args=planned.args,
             partitions=partitions,
             input_bytes=planned.input_bytes,
         )
     ]
     if reducer is not None:
         reducing = Reduce(reducer, call.retried, keying, tuning, form)
-        drafts.append(draft("reduce", StageKind.REDUCE, reducing, partitions if args else 0))
+        drafts.append(_draft(StageKind.REDUCE, reducing, partitions if tasks else 0, call, backend))
     if output is not None:
         # Without a time limit: what a task may take says nothing about the copies of all parts.
-        drafts.append(replace(draft("final", StageKind.FINAL, output.work, 1), timeout_s=None))
+        final = _draft(StageKind.FINAL, output.work, 1, call, backend)
+        drafts.append(replace(final, timeout_s=None))
     return drafts
+
+
+def _draft(
+    kind: StageKind, work: "Work", tasks: int, call: CallOptions, backend: "Backend"
+) -> StageDraft:
+    """Return a stage of a map_reduce: a task per chunk, none of which may fail."""
+    return StageDraft(
+        kind.value,
+        kind,
+        work,
+        tasks,
+        1,
+        timeout_s=call.timeout_s,
+        retries=call.retries,
+        max_failures=0,
+        memory_mb=backend.memory_mb,
+    )
+
+
+def _check_access(planned: "_Inputs", output: "Output | None", backend: "Backend") -> None:
+    """Refuse inputs that workers cannot read, and an output that cannot be written."""
+    if isinstance(backend, RemoteBackend):
+        backend.check_access(planned.objects, [] if output is None else [output.uri])
+    if output is not None:
+        output.check(planned.uris, planned.objects, backend.store)
 
 
 def _compresses(asked: bool | None, root: str) -> bool:

@@ -233,6 +233,9 @@ class _Pool:
             return None
 
     def _start_worker(self) -> _Worker:
+        """Raises:  OSError: none can be started."""
+        if not sys.executable:
+            raise OSError("sys.executable, the Python that would run it, is not set")
         scratch = tempfile.mkdtemp(prefix="lambdamr-")
         ours, theirs = socket.socketpair()
         try:
@@ -329,20 +332,29 @@ class _Pool:
 
     # --- the thread ----------------------------------------------------------------------------
     def _listen(self) -> None:
-        while True:
-            ready = self._selector.select()
+        try:
+            while not self._closing:
+                self._serve(self._selector.select())
+        except Exception as error:  # a defect of ours: nobody may wait for what nobody serves
             with self._lock:
-                if self._closing:
-                    self._stop()
-                    return
-                for key, _ in ready:
-                    if key.fd == self._wake_in:
-                        os.read(self._wake_in, 4096)
-                        self._dispatch()
-                    elif key.fd != self._hints_in and key.data in self._workers:
-                        self._hear(key.data)
-            if any(key.fd == self._hints_in for key, _ in ready):
-                self._pass_hints()
+                self._closing = True
+                begun = [job for worker in self._workers for job in worker.jobs]
+                self._give_up(f"The pool of workers failed: {error!r}.", *begun)
+        with self._lock:
+            self._stop()
+
+    def _serve(self, ready: "list[tuple[selectors.SelectorKey, int]]") -> None:
+        with self._lock:
+            if self._closing:
+                return
+            for key, _ in ready:
+                if key.fd == self._wake_in:
+                    os.read(self._wake_in, 4096)
+                    self._dispatch()
+                elif key.fd != self._hints_in and key.data in self._workers:
+                    self._hear(key.data)
+        if any(key.fd == self._hints_in for key, _ in ready):
+            self._pass_hints()
 
     def _hear(self, worker: _Worker) -> None:
         message = worker.channel.receive()
@@ -383,12 +395,14 @@ class _Pool:
                 self.listener.committed(job, stage, chunk)
 
     def _stop(self) -> None:
-        for worker in list(self._workers):
-            self._remove(worker)
-        for descriptor in (self._wake_in, self._wake_out, self._hints_in, self._hints_out):
-            os.close(descriptor)
-        self._selector.close()
-        self._listening.release()
+        try:
+            for worker in list(self._workers):
+                self._remove(worker)
+            for descriptor in (self._wake_in, self._wake_out, self._hints_in, self._hints_out):
+                os.close(descriptor)
+            self._selector.close()
+        finally:
+            self._listening.release()
 
 
 def _hints(lines: bytes) -> Iterator[tuple[str, int, int]]:

@@ -127,7 +127,7 @@ _CloudPickler: Any = None
 def _make_cloud_pickler() -> Any:
     import cloudpickle
 
-    from lambdamr import shipping
+    from lambdamr import shipping, sources
     from lambdamr_runtime.byvalue import NAMED_TYPES, CodePickler
 
     named = (type, FunctionType, MethodType, BuiltinFunctionType, *NAMED_TYPES)
@@ -149,7 +149,7 @@ def _make_cloud_pickler() -> Any:
                 code = getattr(obj, "__code__", None)
                 if code is not None:
                     package = getattr(obj, "__globals__", {}).get("__package__") or ""
-                    self._modules |= shipping.imports_of(code, package)
+                    self._modules |= sources.imports_of(code, package)
             return super().reducer_override(obj)
 
         def _note(self, name: object) -> None:
@@ -199,7 +199,7 @@ def pack_function(
     """
     from lambdamr import shipping
     from lambdamr_runtime import context
-    from lambdamr_runtime.wire import FunctionObject
+    from lambdamr_runtime.packed import FunctionObject
 
     worker = context.current()
     if worker is not None:

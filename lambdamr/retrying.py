@@ -16,8 +16,9 @@ from lambdamr_runtime.errors import JobNotFound
 from lambdamr_runtime.keys import StageKeys, function_key, new_job_id
 from lambdamr_runtime.lanes import automatic_chunksize
 from lambdamr_runtime.limits import INLINE_BYTES
+from lambdamr_runtime.packed import FunctionObject, pack_args
 from lambdamr_runtime.store import checked_sha
-from lambdamr_runtime.wire import FunctionObject, Manifest, Stage, StageKind, pack_args
+from lambdamr_runtime.wire import Manifest, Stage, StageKind
 from lambdamr_runtime.work import Deferred
 
 if TYPE_CHECKING:

@@ -15,14 +15,8 @@ from lambdamr.packing import PackedFunction, Packer, pack_function
 from lambdamr_runtime.errors import ArgumentNotSerializable
 from lambdamr_runtime.keys import FUNCTIONS, JobKeys, StageKeys, function_key, new_job_id
 from lambdamr_runtime.limits import INLINE_BYTES, WHOLE_ARGS_BYTES
-from lambdamr_runtime.wire import (
-    Manifest,
-    Stage,
-    StageKind,
-    args_index_bytes,
-    args_span,
-    pack_args,
-)
+from lambdamr_runtime.packed import args_index_bytes, args_span, pack_args
+from lambdamr_runtime.wire import Manifest, Stage, StageKind
 from lambdamr_runtime.work import Deferred
 
 if TYPE_CHECKING:

@@ -367,13 +367,13 @@ class Poller:
             job.unreadable_since = None
         except CorruptObject as error:
             reason = str(error)
-            job.give_up(lambda *_: CorruptObject(reason), self._failed(reason))
+            job.give_up(lambda *_: CorruptObject(reason), self._failure(reason))
         except (StoreError, InvocationFailed, FileNotFoundError) as error:
             if not self._has_failed(job):
                 self._unreadable(job, error)
         except Exception as error:  # a defect of ours ends this job, not the thread of all jobs
             text = f"Job {job.manifest.job} cannot be followed: {error!r}"
-            job.give_up(lambda *_: JobFailed(text), self._failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failure(text))
 
     def _unreadable(self, job: TrackedJob, error: Exception) -> None:
         """A look has failed: look again later, unless that has gone on for too long."""
@@ -388,7 +388,7 @@ class Poller:
             f"Job {job.manifest.job} could not be looked at for {seconds:.0f} s: {error} It may "
             f"have gone on: lambdamr.attach({job.manifest.job!r}) looks again."
         )
-        job.give_up(lambda *_: StoreError(text), self._failed(text))
+        job.give_up(lambda *_: StoreError(text), self._failure(text))
 
     def _look_at(self, job: TrackedJob) -> None:
         news = 0
@@ -406,7 +406,7 @@ class Poller:
         if reason is None:
             return False
         text = f"Job {job.manifest.job} failed: {reason}"
-        job.give_up(lambda *_: JobFailed(text), self._failed(reason))
+        job.give_up(lambda *_: JobFailed(text), self._failure(reason))
         return True
 
     def _read_new(self, stage: TrackedStage) -> int:
@@ -471,9 +471,10 @@ class Poller:
                 f"Job {job.manifest.job} is gone: {job.keys.manifest} is no longer under "
                 f"{self._store.root}. Somebody deleted it; run the job again."
             )
-            job.give_up(lambda *_: JobFailed(text), self._failed(text))
+            job.give_up(lambda *_: JobFailed(text), self._failure(text))
 
-    def _failed(self, reason: str) -> "Report":
+    def _failure(self, reason: str) -> "Report":
+        """Return the end, as this client sees it, of a job that cannot go on."""
         from lambdamr_runtime.barrier import Report
 
         return Report("failed", reason, self.machine.time())

@@ -179,11 +179,15 @@ class Execution:
         Raises:  Crash, and what a worker must never raise.
         """
         cluster = self._cluster
-        host = Host(self.invoke, self._hint, self.remaining_s, cluster.salvage, cluster.clean)
+        host = Host(self.launch, self._hint, self.remaining_s, cluster.salvage, cluster.clean)
         worker = cluster.make_worker(
             self.store, cluster.clock, host, self, ShippedModules(""), Cache(), "worker"
         )
         return worker.run(self.event)
+
+    def launch(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.invoke(event)
 
     def invoke(self, event: Event) -> None:
         self.point(

@@ -45,6 +45,30 @@ def root(tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A folder for signs of the tasks."""
+    made = tmp_path / "signs"
+    made.mkdir()
+    return str(made)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
+    """Two workers for tests that may kill their children; two lanes of a job."""
+    root = str(tmp_path_factory.mktemp("root"))
+    with lambdamr.Executor(workers=2, concurrency=2, root=root) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
+    """One worker: chunks run one after the other; a task that holds keeps the others pending."""
+    root = str(tmp_path_factory.mktemp("root"))
+    with lambdamr.Executor(workers=1, concurrency=1, root=root) as executor:
+        yield executor
+
+
+@pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
     """One gate; tasks that are still held go when the test ends."""
     gate = Gate(tmp_path / "gate")

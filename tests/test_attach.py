@@ -20,14 +20,6 @@ LIMIT_S = 30.0
 """Longest wait for a result in these tests."""
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    """A folder for signs of the tasks."""
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A directory for the jobs of many tests, so that `attach` needs one executor for all."""

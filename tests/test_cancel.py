@@ -2,10 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -17,23 +15,6 @@ LIMIT_S = 30.0
 
 SEEN_WITHIN_S = 10.0
 """A running task has ended so long after its job was cancelled."""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    """A folder for signs of the tasks."""
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
-
-
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
-    """One worker, so that a task that holds keeps all others pending."""
-    with lambdamr.Executor(
-        workers=1, concurrency=1, root=str(tmp_path_factory.mktemp("root"))
-    ) as executor:
-        yield executor
 
 
 def begun(folder: str, name: object) -> None:

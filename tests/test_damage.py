@@ -23,8 +23,9 @@ from lambdamr.tracking import Poller
 from lambdamr_runtime import context
 from lambdamr_runtime.errors import CorruptObject, JobFailed, LambdamrError
 from lambdamr_runtime.outputs import Note
+from lambdamr_runtime.packed import args_span, checked_args, pack_args
 from lambdamr_runtime.parts import part_blocks
-from lambdamr_runtime.wire import Manifest, args_span, checked_args, pack_args
+from lambdamr_runtime.wire import Manifest
 from lambdamr_runtime.work import Call
 from tests.cluster import Cluster
 from tests.test_protocol import (

@@ -20,13 +20,6 @@ LIMIT_S = 30.0
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> str:
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
-
-
-@pytest.fixture
 def pool(root: str) -> Iterator[lambdamr.Executor]:
     with lambdamr.Executor(workers=2, root=root) as executor:
         yield executor

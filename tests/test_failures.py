@@ -5,45 +5,24 @@ in an error that says what happened.
 import pickle
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
-from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 import lambdamr
+from lambdamr.local import LocalBackend
+from lambdamr.submission import Packing, StageDraft, prepare
+from lambdamr_runtime.wire import StageKind
+from lambdamr_runtime.work import Call
 from tests import faults
 
 LIMIT_S = 30.0
 """Longest wait for a result in these tests."""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    """A folder for signs of the tasks."""
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
-    """Two workers for tests that may kill their children."""
-    with lambdamr.Executor(
-        workers=2, concurrency=2, root=str(tmp_path_factory.mktemp("root"))
-    ) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
-    """One worker: chunks run one after the other."""
-    with lambdamr.Executor(
-        workers=1, concurrency=1, root=str(tmp_path_factory.mktemp("root"))
-    ) as executor:
-        yield executor
 
 
 # --- exceptions of the user's function ---------------------------------------------------------
@@ -521,3 +500,40 @@ def test_pickled_errors_of_ours() -> None:
     """Errors of ours can be pickled, so that a task may raise them."""
     error = pickle.loads(pickle.dumps(lambdamr.TaskLost("text")))
     assert (type(error), str(error)) == (lambdamr.TaskLost, "text")
+
+
+# --- the pool of workers -----------------------------------------------------------------------
+class FaultyListener:
+    """A client with a defect: it fails where it is told of a commit."""
+
+    def __init__(self) -> None:
+        self.told: SimpleQueue[tuple[str, str]] = SimpleQueue()
+
+    def committed(self, job: str, stage: int, chunk: int) -> None:
+        raise ZeroDivisionError(f"at chunk {chunk}")
+
+    def failed(self, job: str, reason: str) -> None:
+        self.told.put((job, reason))
+
+
+def test_a_defect_in_the_pool_hangs_nobody(root: str, folder: str) -> None:
+    """Its thread ends: the jobs that it served fail with the reason, and it can be closed."""
+    backend = LocalBackend(root, workers=1, memory_mb=0, width=1, keep_days=1)
+    listener = FaultyListener()
+    backend.connect(listener)
+    args: list[Any] = [((folder, "done"), {}), ((folder, "held"), {})]
+    draft = StageDraft("map", StageKind.CALL, Call(hold_the_held), 2, 1, args)
+    submission = prepare([draft], Packing(), backend)
+    submission.store(backend.store, set())
+    submission.launch(backend, time.time())
+    job, reason = listener.told.get(timeout=LIMIT_S)
+    assert job == submission.manifest.job
+    assert "ZeroDivisionError('at chunk 0')" in reason
+    with pytest.raises(RuntimeError, match="have been stopped"):
+        submission.launch(backend, time.time())
+    backend.close()
+
+
+def hold_the_held(folder: str, name: str) -> None:
+    if name == "held":
+        faults.hold(folder, name)

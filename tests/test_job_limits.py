@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -28,13 +27,6 @@ from tests.test_protocol import (
 )
 
 LIMIT_S = 30.0
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
 
 
 # --- without a client, on a virtual clock --------------------------------------------------------
@@ -189,15 +181,6 @@ def test_a_clock_set_back_makes_no_job_endless() -> None:
 
 
 # --- with real workers -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
-    """One worker: chunks run one after the other."""
-    with lambdamr.Executor(
-        workers=1, concurrency=1, root=str(tmp_path_factory.mktemp("root"))
-    ) as executor:
-        yield executor
 
 
 def test_job_timeout_of_a_map(single: lambdamr.Executor, folder: str) -> None:

@@ -22,13 +22,6 @@ GAP_TASKS = 4
 infrastructure retries allow would rightly be TaskLost."""
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
-
-
 def tell(folder: str) -> None:
     """Leave the ids of worker and child where the killer finds them."""
     Path(folder, f"{os.getppid()}.{os.getpid()}").touch()

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,32 +23,6 @@ from tests import faults
 
 LIMIT_S = 30.0
 """Longest wait for a result in these tests."""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    """A folder for signs of the tasks."""
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
-    """Two workers for tests that may kill their children."""
-    with lambdamr.Executor(
-        workers=2, concurrency=2, root=str(tmp_path_factory.mktemp("root"))
-    ) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
-    """One worker: its chunks run one after the other, in one process as long as it is clean."""
-    with lambdamr.Executor(
-        workers=1, concurrency=1, root=str(tmp_path_factory.mktemp("root"))
-    ) as executor:
-        yield executor
 
 
 # --- time --------------------------------------------------------------------------------------

@@ -140,6 +140,19 @@ class TestSources:
             """)
         assert ended == Ended(0, "None\n", "")
 
+    def test_embedded_python(self, script: Run) -> None:
+        """Where another program embeds Python, nothing says which one runs workers: an error that
+        says so.
+        """
+        ended = script("""
+            import lambdamr, sys
+            sys.executable = None
+            with lambdamr.Executor() as executor:
+                print(executor.submit(abs, -1).exception(20))
+            """)
+        assert ended.status == 0
+        assert "sys.executable, the Python that would run it, is not set" in ended.out
+
     def test_closed_standard_streams(self, run: Run, tmp_path: Path) -> None:
         """A daemon's program, without stdin, stdout and stderr."""
         (tmp_path / "daemon.py").write_text(

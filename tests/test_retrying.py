@@ -19,20 +19,6 @@ from tests import faults
 LIMIT_S = 30.0
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    made = tmp_path / "signs"
-    made.mkdir()
-    return str(made)
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lambdamr.Executor]:
-    """Two workers for tests that may kill their children."""
-    with lambdamr.Executor(workers=2, root=str(tmp_path_factory.mktemp("root"))) as executor:
-        yield executor
-
-
 # --- failures ----------------------------------------------------------------------------------
 
 

@@ -29,7 +29,8 @@ import lambdamr
 import lambdamr_runtime
 from lambdamr_runtime.keys import JobKeys, data_key
 from lambdamr_runtime.limits import INLINE_RESULT_BYTES, MIB, WHOLE_ARGS_BYTES
-from lambdamr_runtime.wire import FunctionObject, Manifest
+from lambdamr_runtime.packed import FunctionObject
+from lambdamr_runtime.wire import Manifest
 
 TIMEOUT_S = 60.0
 """A task that takes longer hangs."""

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from lambdamr.shipping import fileless, imports_of, is_own, pack, reached
+from lambdamr.shipping import fileless, is_own, pack, reached
+from lambdamr.sources import imports_of
 from lambdamr_runtime import modules as runtime_modules
 from lambdamr_runtime.errors import ArgumentNotSerializable, CorruptObject
 from lambdamr_runtime.modules import ShippedModules

@@ -16,6 +16,7 @@ from lambdamr_runtime.barrier import EndKind, Report, Totals
 from lambdamr_runtime.errors import CorruptObject, RuntimeMismatch
 from lambdamr_runtime.keys import StageKeys
 from lambdamr_runtime.limits import INFRASTRUCTURE_RETRIES
+from lambdamr_runtime.packed import FunctionObject, args_index_bytes, args_span, pack_args
 from lambdamr_runtime.store import open_store, unstamped
 from lambdamr_runtime.wire import (
     PYTHON_VERSION,
@@ -25,16 +26,12 @@ from lambdamr_runtime.wire import (
     Event,
     Frame,
     FrameKind,
-    FunctionObject,
     Manifest,
     Outcome,
     Stage,
     StageKind,
-    args_index_bytes,
-    args_span,
     decode_frames,
     encode_frames,
-    pack_args,
     sealed,
 )
 

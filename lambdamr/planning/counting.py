@@ -90,14 +90,6 @@ def count_requests(job: JobShape) -> list[Count]:
     return [count for count in counts if count.number]
 
 
-def count_result(job: JobShape, parts: int) -> list[Count]:
-    """Return the requests of `job.result()`: the parts of a map_reduce; others have their values
-    with the outcomes.
-    """
-    last = job.stages[-1].name
-    return [Count(last, Side.CLIENT, Kind.GET, "output parts", parts)] if parts else []
-
-
 def _of_client(job: JobShape) -> Iterator[Count]:
     yield Count("", Side.CLIENT, Kind.PUT, "functions and arguments", job.stored)
     yield Count("", Side.CLIENT, Kind.PUT, "manifest", 1)

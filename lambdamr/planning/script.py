@@ -19,7 +19,7 @@ from lambdamr.planning.asking import planned, prices_at
 from lambdamr.planning.plan import Plan
 from lambdamr.planning.rehearsal import PlanEnds, RehearsalBackend, RehearsalEngine
 from lambdamr.planning.targets import AWS, LOCAL, Target, assumed_target, deployed_target
-from lambdamr_runtime.limits import CONCURRENCY, CONCURRENCY_SHARE, PLANNED_MEMORY_MB
+from lambdamr_runtime.limits import CONCURRENCY, FREE_SHARE, PLANNED_MEMORY_MB
 from lambdamr_runtime.store import open_store
 
 
@@ -55,7 +55,7 @@ class Rehearsal:
         target = Target(LOCAL, workers, width, place.memory_mb or PLANNED_MEMORY_MB)
         deployed = place.deployment() if self._on is None else None
         if deployed is not None:
-            target = deployed_target(deployed, int(CONCURRENCY * CONCURRENCY_SHARE))
+            target = deployed_target(deployed, int(CONCURRENCY * FREE_SHARE))
         elif self._on == AWS:
             target = assumed_target(load_config())
         engine = RehearsalEngine(RehearsalBackend(open_store(place.root), target))

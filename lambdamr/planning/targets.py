@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lambdamr_runtime.limits import CONCURRENCY, CONCURRENCY_SHARE, PLANNED_MEMORY_MB
+from lambdamr_runtime.limits import CONCURRENCY, FREE_SHARE, PLANNED_MEMORY_MB
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -70,7 +70,7 @@ def assumed_target(config: "Config") -> Target:
     from lambdamr.deployment import load_profile
     from lambdamr.prices import DEFAULT_REGION
 
-    width = int(CONCURRENCY * CONCURRENCY_SHARE)
+    width = int(CONCURRENCY * FREE_SHARE)
     deployed = load_profile()
     if deployed is not None:
         return deployed_target(deployed, width)

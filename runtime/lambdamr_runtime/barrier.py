@@ -206,19 +206,17 @@ def read_end(store: Store, keys: JobKeys) -> Report | None:
 class Barrier:
     """Counts chunks, groups and stages, and ends jobs.
 
-    Args:  invoke: launches an event. fan_out: several, as `invoke` does; None: one by one.
+    Args:  launch: launches events; raises if one cannot be launched.
     """
 
     def __init__(
         self,
         store: Store,
-        invoke: Callable[[Event], None],
+        launch: Callable[[Sequence[Event]], None],
         clock: Clock,
-        fan_out: Callable[[Sequence[Event]], None] | None = None,
     ) -> None:
         self._store = store
-        self._invoke = invoke
-        self._fan_out = fan_out
+        self._launch = launch
         self._clock = clock
 
     def chunk_failed(self, run: StageRun, outcome: Outcome, signature: str) -> bool:
@@ -302,11 +300,7 @@ class Barrier:
             events = top_events(run.manifest, encoded, run.index + 1, self._clock.time())
             if not won:
                 events = [event.repaired(0, 0) for event in events]
-            if self._fan_out is not None:
-                self._fan_out(events)
-            else:
-                for event in events:
-                    self._invoke(event)
+            self._launch(events)
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
 

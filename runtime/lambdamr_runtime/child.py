@@ -126,7 +126,7 @@ def child_main(settings: Settings, shared: Shared, channel: Channel, alive: int)
         faulthandler.register(STACK_SIGNAL, shared.stack, all_threads=True)
         os.makedirs(settings.scratch, exist_ok=True)
         _volunteer()
-        _serve(settings, shared, _Link(channel))
+        _Server(settings, shared, _Link(channel)).serve()
     except BaseException as error:  # the last line of the process: say what ended it
         import traceback
 
@@ -164,75 +164,88 @@ def _volunteer() -> None:
         pass
 
 
-def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
-    store = open_store(settings.root)
-    clock = SystemClock()
-    modules = ShippedModules(os.path.join(settings.scratch, "modules"))
-    near = local_path(settings.root) is not None
-    look_s = NEAR_LOOK_S if near else TOMBSTONE_S
-    capture_logging()
-    logs_pause_s = 0.0 if near else LOGS_WANTED_S
-    logs = LogWatch(store, shared.page.running, shared.output.peek, logs_pause_s)
-    tombstones = _TombstoneWatch(store, link, shared.page, look_s, logs)
-    hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
-    cache = Cache(_cache_bytes(settings.memory_mb))
-    turn = _Turn(shared.page, settings.slice_s)
+class _Server:
+    """Runs events in this process, and what its tasks ask of it."""
 
-    def worker(
+    def __init__(self, settings: Settings, shared: Shared, link: "_Link") -> None:
+        self._settings = settings
+        self._shared = shared
+        self._link = link
+        self._store = open_store(settings.root)
+        self._clock = SystemClock()
+        self._modules = ShippedModules(os.path.join(settings.scratch, "modules"))
+        self._near = local_path(settings.root) is not None
+        self._look_s = NEAR_LOOK_S if self._near else TOMBSTONE_S
+        capture_logging()
+        logs_pause_s = 0.0 if self._near else LOGS_WANTED_S
+        logs = LogWatch(self._store, shared.page.running, shared.output.peek, logs_pause_s)
+        self._tombstones = _TombstoneWatch(self._store, link, shared.page, self._look_s, logs)
+        self._hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
+        self._cache = Cache(_cache_bytes(settings.memory_mb))
+        self._job = ""
+        """Of the event that came last."""
+        stealer = Stealer(self._store, self._clock)
+        self._context = Context(
+            self._store, link.invoke, self._clock, stealer.take if settings.steals else link.take,
+            self._run_nested, settings.workers or 1, settings.owner,
+            lambda: self._modules.archive, self._cache, settings.memory_mb,
+        )  # fmt: skip
+        context.enter(self._context)
+
+    def serve(self) -> None:
+        """Run events until the parent is gone."""
+        link, turn = self._link, _Turn(self._shared.page, self._settings.slice_s)
+        watched = _ProcessWatch(self._shared, self._hygiene)
+        worker = self._worker(
+            watched, turn.remaining_s, self._hygiene.restore, self._settings.born_s
+        )
+        link.tell(Verb.READY)
+        while (message := link.channel.receive()) is not None:
+            event = Event.decode(message[1])
+            self._job = event.job
+            self._tombstones.watch(event.job, event.stage)
+            turn.begin()
+            try:
+                rest = worker.run(event)
+            except Exception as error:  # not the user's, whose exceptions are results: end the job
+                link.tell(Verb.FAILED, f"{type(error).__name__}: {error}".encode())
+                continue
+            finally:
+                self._tombstones.watch("")
+            link.tell(Verb.ENDED, rest.encode() if rest else b"")
+
+    def _worker(
+        self,
         watched: "_ProcessWatch | _NestedWatch",
         remaining_s: Callable[[], float],
         clean: Callable[[], bool],
         born_s: float = 0.0,
     ) -> Worker:
         host = Host(
-            link.invoke, _hinter(settings.hints), remaining_s, shared.spool.frames, clean,
-            look_s, near, born_s, clock.time(), link.fan_out, began,
+            self._link.launch, _hinter(self._settings.hints), remaining_s,
+            self._shared.spool.frames, clean, self._look_s, self._near, born_s,
+            self._clock.time(), self._began,
         )  # fmt: skip
-        return Worker(store, clock, host, watched, modules, cache, settings.name)
+        return Worker(
+            self._store, self._clock, host, watched, self._modules, self._cache, self._settings.name
+        )
 
-    def began(run: StageRun) -> None:
-        if not settings.workers and run.manifest.job == running[0]:
-            ctx.workers = ctx.width = run.stage.width
+    def _began(self, run: StageRun) -> None:
+        if not self._settings.workers and run.manifest.job == self._job:
+            self._context.workers = self._context.width = run.stage.width
 
-    running = [""]
-    nested = worker(_NestedWatch(shared), lambda: float("inf"), lambda: True)
-
-    def run_nested(event: Event) -> None:
-        held = shared.output.take()
+    def _run_nested(self, event: Event) -> None:
+        """Run an event in a task that waits: several may, in threads and within each other."""
+        nested = self._worker(_NestedWatch(self._shared), lambda: float("inf"), lambda: True)
+        held = self._shared.output.take()
         try:
             nested.run(event)
         except (LambdamrError, OSError) as error:  # the event is taken: nobody else will end it
             reason = f"{type(error).__name__}: {error}"
-            end_job(store, JobKeys(event.job), Report("failed", reason, clock.time()))
+            report = Report("failed", reason, self._clock.time())
+            end_job(self._store, JobKeys(event.job), report)
         finally:
-            shared.output.give_back(held)
-
-    take = Stealer(store, clock).take if settings.steals else link.take
-    ctx = Context(
-        store, link.invoke, clock, take, run_nested, settings.workers or 1, settings.owner,
-        lambda: modules.archive, cache, settings.memory_mb,
-    )  # fmt: skip
-    context.enter(ctx)
-    main = worker(
-        _ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore, settings.born_s
-    )
-    link.tell(Verb.READY)
-    while True:
-        message = link.channel.receive()
-        if message is None:
-            return
-        event = Event.decode(message[1])
-        running[0] = event.job
-        tombstones.watch(event.job, event.stage)
-        turn.begin()
-        try:
-            rest = main.run(event)
-        except Exception as error:  # not the user's, whose exceptions are results: end the job
-            link.tell(Verb.FAILED, f"{type(error).__name__}: {error}".encode())
-            continue
-        finally:
-            tombstones.watch("")
-        link.tell(Verb.ENDED, rest.encode() if rest else b"")
+            self._shared.output.give_back(held)
 
 
 class _Turn:
@@ -275,11 +288,9 @@ class _Link:
         self._lock = threading.Lock()
 
     def invoke(self, event: Event) -> None:
-        with self._lock:
-            self.channel.send(Verb.INVOKE, event.encode())
-            self.channel.receive()
+        self.launch((event,))
 
-    def fan_out(self, events: Sequence[Event]) -> None:
+    def launch(self, events: Sequence[Event]) -> None:
         """Launch several events, side by side where the parent can."""
         with self._lock:
             self.channel.send(Verb.INVOKE, b"\n".join(event.encode() for event in events))

@@ -11,7 +11,8 @@ EVENT_BYTES = 64 * KIB
 """Largest event that lambdamr sends. AWS takes 1 MB; small events keep a launch fast."""
 
 FREE_SHARE = 0.8
-"""Share of the account's free concurrency that a stage takes, unless `concurrency=` says more."""
+"""Share of the account's free concurrency that a stage takes, unless `concurrency=` says more; of
+all that is allowed, where a plan knows no account."""
 
 POOL_IDLE_S = 10
 """Idle connections are dropped after so long: a sandbox that was frozen finds older ones dead."""
@@ -63,17 +64,8 @@ S3_READS_PER_S = 5500
 CONCURRENCY = 1000
 """Executions at a time that AWS allows an account and region, unless it was asked for more."""
 
-CONCURRENCY_SHARE = 0.8
-"""Share of the allowed executions that a job may take."""
-
 RAMP_PER_S = 100
 """New environments of one function per second beyond the first CONCURRENCY: 1,000 in 10 s."""
-
-FUNCTION_TIMEOUT_S = 900
-"""Longest execution of a function."""
-
-NETWORK_BYTES_PER_S = 78 * 10**6
-"""About 625 Mbit/s per environment."""
 
 # --- what travels inline, what is stored ------------------------------------------------------
 INLINE_BYTES = 32 * KIB

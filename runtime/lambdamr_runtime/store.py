@@ -142,13 +142,13 @@ class ObstoreStore:
             self._backend, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
         )
 
-        def upload(act: Callable[..., object], *data: bytes) -> None:
+        def call(method: Callable[..., object], *data: bytes) -> None:
             try:
-                act(*data)
+                method(*data)
             except (BaseError, OSError) as error:
                 raise self._mapped(error, "write", key) from error
 
-        return _Upload(writer, upload)
+        return _Upload(writer, call)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the store, over an older one: no byte passes through here.
@@ -263,14 +263,14 @@ class _Upload:
 
     writer: Any
     """Any: obstore does not export its class."""
-    upload: Callable[..., None]
+    call: Callable[..., None]
     """Calls a method of the writer, its errors mapped to ours."""
 
     def write(self, data: bytes) -> None:
-        self.upload(self.writer.write, data)
+        self.call(self.writer.write, data)
 
     def close(self) -> None:
-        self.upload(self.writer.close)
+        self.call(self.writer.close)
 
 
 def open_store(root: str) -> ObstoreStore:

@@ -21,6 +21,7 @@ from lambdamr_runtime.keys import JobKeys, function_key, last_number, new_execut
 from lambdamr_runtime.lanes import children, tree_arity
 from lambdamr_runtime.limits import SLOWEST_MARGIN, TOMBSTONE_S, WHOLE_ARGS_BYTES
 from lambdamr_runtime.modules import ShippedModules
+from lambdamr_runtime.packed import FunctionObject, args_index_bytes, args_span, checked_args
 from lambdamr_runtime.store import Store, checked_sha, sha256_of
 from lambdamr_runtime.wire import (
     CLIENT,
@@ -28,13 +29,9 @@ from lambdamr_runtime.wire import (
     DeathCause,
     Event,
     Frame,
-    FunctionObject,
     Manifest,
     Outcome,
     StageKind,
-    args_index_bytes,
-    args_span,
-    checked_args,
 )
 from lambdamr_runtime.work import Work
 
@@ -43,8 +40,8 @@ from lambdamr_runtime.work import Work
 class Host:
     """What a worker asks of its surroundings."""
 
-    invoke: Callable[[Event], None]
-    """Launch an event; raises if it cannot be launched."""
+    launch: Callable[[Sequence[Event]], None]
+    """Launch events; raises if one cannot be launched."""
     committed: Callable[[str, int, int], None]
     """A hint that a chunk (job, stage, chunk) has an outcome; behind the last stage: a report."""
     remaining_s: Callable[[], float]
@@ -62,8 +59,6 @@ class Host:
     """When this process was started, seconds since the epoch; 0: nothing waited for that."""
     ready_s: float = 0.0
     """When it could take its first event."""
-    fan_out: Callable[[Sequence[Event]], None] | None = None
-    """Launch several events, as `invoke` does; None: one by one."""
     began: Callable[[StageRun], None] = lambda _: None
     """Told of the stage that an event belongs to, before anything of it runs."""
 
@@ -86,7 +81,7 @@ class Worker:
         self._host = host
         self._modules = modules
         self._cache = cache
-        self._barrier = Barrier(store, host.invoke, clock, self._launch)
+        self._barrier = Barrier(store, self._launch, clock)
         self._from = Event("", 0, 0, 1)
         """The event that runs, from which others follow."""
         self._chunks = ChunkRunner(store, clock, watched, self._work, self._args, name)
@@ -224,11 +219,7 @@ class Worker:
             replace(event, sent_s=cause.sent_s, expires=cause.expires, depth=cause.depth + 1)
             for event in events
         ]
-        if self._host.fan_out is not None:
-            self._host.fan_out(following)
-            return
-        for event in following:
-            self._host.invoke(event)
+        self._host.launch(following)
 
     def _record_death(self, run: StageRun, event: Event, death: Death) -> Event | None:
         """Write what the dead execution left, and return the event that goes on after it."""

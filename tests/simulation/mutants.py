@@ -143,7 +143,7 @@ def with_barrier(kind: type[Barrier]) -> Callable[..., Worker]:
     class Mutated(Worker):
         def __init__(self, store: Any, clock: Any, host: Any, *rest: Any) -> None:
             super().__init__(store, clock, host, *rest)
-            self._barrier = kind(store, host.invoke, clock, self._launch)
+            self._barrier = kind(store, self._launch, clock)
 
     return Mutated
 

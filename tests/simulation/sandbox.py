@@ -84,7 +84,7 @@ class Sandbox(Mortal):
         cache = Cache()
         near = self._cloud.is_pool
 
-        def fan_out(events: Sequence[Event]) -> None:
+        def launch(events: Sequence[Event]) -> None:
             if self._running is not None:
                 world.check_children(self._running, events)
             try:
@@ -94,12 +94,9 @@ class Sandbox(Mortal):
                 world.scheduler.kill(process)
                 raise Killed from None
 
-        def launch(event: Event) -> None:
-            fan_out((event,))
-
         host = Host(
             launch, self._hint, self.remaining_s, self._salvage, self._clean,
-            NEAR_LOOK_S if near else TOMBSTONE_S, near, fan_out=fan_out,
+            NEAR_LOOK_S if near else TOMBSTONE_S, near,
         )  # fmt: skip
         make = self._cloud.rules.worker
         self._worker = make(store, clock, host, self, ShippedModules(""), cache, self._name)
@@ -115,7 +112,9 @@ class Sandbox(Mortal):
                 end_job(store, JobKeys(event.job), Report("failed", str(error), clock.time()))
 
         take = self._cloud.take if near else Stealer(store, clock).take
-        process.context = Context(store, launch, clock, take, run_nested, 2, "owner", bytes, cache)
+        process.context = Context(
+            store, lambda event: launch((event,)), clock, take, run_nested, 2, "owner", bytes, cache
+        )
 
     def serve(self, event: Event) -> None:
         """Run an event to its end, over the deaths of children, in the actor that calls."""
