@@ -10,7 +10,8 @@ import lambdamr
 from lambdamr.aws import requirements
 from lambdamr.aws.backend import lambda_client
 from lambdamr.aws.concurrency import usable_lanes
-from lambdamr.aws.watching import Net, lanes, last_sign_s
+from lambdamr.aws.standing import Places, Standing, read_places, standing
+from lambdamr.aws.watching import Net, last_sign_s
 from lambdamr.deployment import Deployment, forget_profile, save_profile
 from lambdamr.polling import quiet_s
 from lambdamr.submission import StageDraft
@@ -255,12 +256,64 @@ def test_a_job_that_moves_is_left_alone() -> None:
     assert len(cluster.log.invoked) == launched
 
 
-def test_how_a_job_stands() -> None:
-    """Chunks with an outcome, lanes that may run, lanes that wait for a place."""
+def test_the_last_sign_of_a_job() -> None:
+    """Its last outcome, or its submission."""
     cluster = Cluster(width=4)
     job = job_of(cluster, 8)
     cluster.run_one(cluster.queue.pop())
-    stand = lanes(cluster.store, job.manifest, places=2)
-    assert (stand.stage, stand.chunks, stand.committed) == ("map", 8, 2 * (4 - stand.open))
-    assert (stand.running, stand.waiting) == (2, stand.open - 2)
     assert last_sign_s(cluster.store, job.manifest) >= job.manifest.created_s
+
+
+# --- how lanes stand ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("places", "running", "queued", "waiting"),
+    [
+        (Places(1000), 500, 0, 0),
+        (Places(412), 412, 0, 88),
+        (Places(1000, busy=412, throttles=0), 412, 88, 0),
+        (Places(412, busy=412, throttles=0), 412, 0, 88),
+        (Places(1000, busy=412, throttles=7), 412, 0, 88),
+        (Places(1000, busy=900), 500, 0, 0),
+        (Places(1000, busy=0), 0, 500, 0),
+    ],
+)
+def test_queued_is_not_waiting_for_concurrency(
+    places: Places, running: int, queued: int, waiting: int
+) -> None:
+    """500 open lanes: the limits, and what the metrics say where there are any."""
+    found = standing(500, places)
+    assert (found.running, found.queued, found.waiting) == (running, queued, waiting)
+
+
+def test_a_standing_is_a_line() -> None:
+    """With what AWS refused, if it did."""
+    text = str(Standing(412, 0, 88, Places(412, 412, 1234)))
+    assert text == (
+        "412 running, 88 waiting for concurrency; the worker may run 412 at a time and was "
+        "throttled 1,234 times in 5 min"
+    )
+    assert str(standing(3, Places(10))) == "3 running; the worker may run 10 at a time"
+
+
+class Metrics:
+    """Answers as boto3's client of CloudWatch, or refuses."""
+
+    def __init__(self, busy: list[float], throttles: list[float], refused: bool = False) -> None:
+        self._values = {"busy": busy, "throttles": throttles}
+        self._refused = refused
+
+    def get_metric_data(self, **arguments: Any) -> dict[str, Any]:
+        from botocore.exceptions import ClientError
+
+        if self._refused:
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetMetricData")
+        assert arguments["ScanBy"] == "TimestampDescending"
+        names = [query["Id"] for query in arguments["MetricDataQueries"]]
+        return {"MetricDataResults": [{"Id": it, "Values": self._values[it]} for it in names]}
+
+
+def test_what_aws_says_of_the_worker() -> None:
+    """The youngest minute's use, all throttles of five; the limits alone where no more is told."""
+    assert read_places(Limits(1000, 50), Metrics([7, 90], [1, 2]), "w") == Places(50, 7, 3)
+    assert read_places(Limits(1000), Metrics([], []), "w") == Places(1000)
+    assert read_places(Limits(1000), Metrics([], [], refused=True), "w") == Places(1000)

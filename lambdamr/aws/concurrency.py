@@ -16,27 +16,14 @@ def usable_lanes(client: Any, function: str, wanted: int | None) -> int:
     Raises:  InvocationRefused: the limits may not be read, and nobody says what is wanted; or
              nobody signs requests.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import ClientError
 
     try:
-        reserved = client.get_function_concurrency(FunctionName=function)
-        own: int | None = reserved.get("ReservedConcurrentExecutions")
-        limit = client.get_account_settings()["AccountLimit"]
-        free = int(limit["UnreservedConcurrentExecutions"])
-    except BotoCoreError as error:
-        raise InvocationRefused(
-            help_with(error) or f"AWS Lambda could not be reached: {error}"
-        ) from error
+        own, free = _limits(client, function)
     except ClientError as error:
-        found = help_with(error) or _missing(error, function)
-        if found:
-            raise InvocationRefused(found) from error
         if wanted is not None:
             return wanted
-        raise InvocationRefused(
-            f"The concurrency limits cannot be read: {error}. Allow lambda:GetAccountSettings and "
-            "lambda:GetFunctionConcurrency, or pass concurrency=."
-        ) from error
+        raise _unreadable(error) from error
     if own == 0:
         raise InvocationRefused(
             f"{function} has a reserved concurrency of 0: AWS never runs it. Run "
@@ -47,6 +34,46 @@ def usable_lanes(client: Any, function: str, wanted: int | None) -> int:
     return min(wanted, most) if wanted is not None else share
 
 
+def places_of(client: Any, function: str) -> int:
+    """Return how many invocations of a function may run at a time: what is reserved for it, or
+    what is for all that nothing is reserved for.
+
+    Raises:  InvocationRefused: the limits may not be read.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        own, free = _limits(client, function)
+    except ClientError as error:
+        raise _unreadable(error) from error
+    return free if own is None else own
+
+
+def _limits(client: Any, function: str) -> tuple[int | None, int]:
+    """Return what is reserved for a function, None for nothing, and what the account has for all.
+
+    Raises:  InvocationRefused: nobody signs requests, or there is no such function.
+             ClientError: they may not be read.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        reserved = client.get_function_concurrency(FunctionName=function)
+        limit = client.get_account_settings()["AccountLimit"]
+    except BotoCoreError as error:
+        raise InvocationRefused(
+            help_with(error) or f"AWS Lambda could not be reached: {error}"
+        ) from error
+    except ClientError as error:
+        found = help_with(error) or _missing(error, function)
+        if found:
+            raise InvocationRefused(found) from error
+        raise
+    return reserved.get("ReservedConcurrentExecutions"), int(
+        limit["UnreservedConcurrentExecutions"]
+    )
+
+
 def _missing(error: Any, function: str) -> str:
     """Return what to do where there is no such function, "" where something else is wrong."""
     if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
@@ -54,4 +81,11 @@ def _missing(error: Any, function: str) -> str:
     return (
         f"There is no function {function}: the runtime was removed. Run `lambdamr deploy-runtime`, "
         "or `lambdamr undeploy` to forget it."
+    )
+
+
+def _unreadable(error: Exception) -> InvocationRefused:
+    return InvocationRefused(
+        f"The concurrency limits cannot be read: {error}. Allow lambda:GetAccountSettings and "
+        "lambda:GetFunctionConcurrency, or pass concurrency=."
     )

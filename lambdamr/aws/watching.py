@@ -1,11 +1,9 @@
 """The last net, thrown by whoever looks at a job: its lanes are launched again if nothing moves."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from lambdamr.tracked import TrackedJob
 from lambdamr_runtime.chunk import StageRun
-from lambdamr_runtime.keys import last_number
 from lambdamr_runtime.limits import EVENT_AGE_S
 from lambdamr_runtime.store import Store, StoredObject
 from lambdamr_runtime.sweep import current_stage, sweep
@@ -52,38 +50,6 @@ def last_sign_s(store: Store, manifest: Manifest) -> float:
     run = current_stage(store, manifest)
     times = [entry.modified_s for entry in _outcomes(store, run)]
     return max([manifest.created_s, *times])
-
-
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    """How far the lanes of a job's current stage are, as far as the store tells."""
-
-    stage: str
-    chunks: int
-    committed: int
-    """Chunks with an outcome."""
-    open: int
-    """Lanes with a chunk to run: of these ..."""
-    running: int
-    """... so many may run, by the concurrency limit, and ..."""
-    waiting: int
-    """... so many wait for a place."""
-
-
-def lanes(store: Store, manifest: Manifest, places: int) -> Lanes:
-    """Return how a job stands.
-
-    Args:  places: functions that may run at a time.
-    """
-    run = current_stage(store, manifest)
-    found = {last_number(entry.key) for entry in _outcomes(store, run)}
-    plan = run.plan
-    unfinished = [lane for lane in range(plan.lanes) if not found.issuperset(plan.chunks_of(lane))]
-    running = min(len(unfinished), places)
-    return Lanes(
-        run.stage.name, plan.chunks, len(found), len(unfinished), running,
-        len(unfinished) - running,
-    )  # fmt: skip
 
 
 def _outcomes(store: Store, run: StageRun) -> Iterator[StoredObject]:

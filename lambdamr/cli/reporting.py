@@ -13,6 +13,7 @@ from lambdamr.cli.asking import job_and_root, job_argument, jobs_like, root_opti
 from lambdamr.cli.showing import age, json_option, say, show, state, table
 
 if TYPE_CHECKING:
+    from lambdamr.aws.standing import Standing
     from lambdamr.logs import Seen
     from lambdamr.looking import JobLook, StageLook, TaskLook
     from lambdamr_runtime.store import Store
@@ -64,8 +65,9 @@ def status(
     """Show how far a job is, or what is deployed.
 
     With a JOB: tasks that have ended, have failed, are left, and the lanes in which those are.
-    Silent lanes have no outcome yet: they wait to begin, or are in their first chunk. Exit status:
-    1 where the job has failed or was cancelled.
+    Silent lanes have no outcome yet: they wait to begin, or are in their first chunk. Of a job that
+    runs on AWS, lanes that run, are queued, or wait for concurrency. Exit status: 1 where the job
+    has failed or was cancelled.
 
     Without one: the runtime that is deployed.
 
@@ -87,7 +89,12 @@ def status(
 
     job, store = job_and_root(job, root)
     found = look(store, job)
-    show(_record(found), f"{_head(found)}\n{_stages(found)}", as_json)
+    record, text = _record(found), f"{_head(found)}\n{_stages(found)}"
+    places = None if found.state.is_over else _standing(found, store.root)
+    if places is not None:
+        record["lanes"] = asdict(places)
+        text = f"{text}\n  lanes: {places}"
+    show(record, text, as_json)
     return int(found.state in ("failed", "cancelled"))
 
 
@@ -237,6 +244,15 @@ def _record(found: "JobLook") -> dict[str, Any]:
             for stage in found.stages
         ],
     }
+
+
+def _standing(found: "JobLook", root: str) -> "Standing | None":
+    """Return where the lanes of a job's current stage are; None of one that does not run on AWS."""
+    if not root.startswith("s3://"):
+        return None
+    from lambdamr.aws.standing import standing_at
+
+    return standing_at(root, next((it.open_lanes for it in found.stages if it.open_lanes), 0))
 
 
 def _head(found: "JobLook") -> str:

@@ -151,7 +151,8 @@ def user_policy(
             ],
             [names.function_arn(names.worker)],
         ),
-        _allow(["lambda:GetAccountSettings"], ["*"]),  # knows no resources
+        _allow(["lambda:GetAccountSettings"], ["*"]),  # knows no resources, nor do metrics:
+        _allow(["cloudwatch:GetMetricData"], ["*"]),  # `status JOB` says who was throttled
     ]
     for uri in read:
         statements += _access(names, uri, ["s3:GetObject"])

@@ -98,6 +98,7 @@ def cloud(ministack: Ministack, tmp_path_factory: pytest.TempPathFactory) -> Ite
         endpoints = {
             "AWS_ENDPOINT_URL_S3": ministack.endpoint,
             "AWS_ENDPOINT_URL_LOGS": ministack.endpoint,
+            "AWS_ENDPOINT_URL_CLOUDWATCH": ministack.endpoint,
             "AWS_ENDPOINT_URL_LAMBDA": host.endpoint,
         }
         client = {**ministack.environment(), **endpoints}

@@ -45,6 +45,7 @@ def test_nothing_is_allowed_on_everything() -> None:
         for action in statement["Action"]
     }
     assert wide == {
+        "cloudwatch:GetMetricData",
         "ec2:DescribeSecurityGroups",
         "ec2:DescribeSubnets",
         "ec2:DescribeVpcEndpoints",
