@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -166,7 +167,7 @@ def interrupted(step: int, act: Callable[[], None]) -> bool:
     """Call *act*, with Ctrl-C at its so many-th line or return; whether it came so far."""
     left = step
 
-    def trace(frame: FrameType, event: str, arg: object) -> "Callable[..., object]":
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:  # Any: as sys.settrace has it
         nonlocal left
         left -= event in ("line", "return")
         if left < 0:
