@@ -13,6 +13,7 @@ from typing import Any
 from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.machine import Machine
 from lambdamr.submission import Submission
+from lambdamr.threads import start_thread
 from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
 from lambdamr_runtime.errors import StoreError
@@ -184,9 +185,18 @@ class Engine:
         """
         if self._is_forked:
             return
-        thread = threading.Thread(target=self._abandon, name="lambdamr-end", daemon=True)
-        thread.start()
-        thread.join()
+        ended = threading.Lock()
+        ended.acquire()
+
+        def abandon() -> None:
+            try:
+                self._abandon()
+            finally:
+                ended.release()
+
+        start_thread(abandon, "lambdamr-end")
+        with ended:
+            pass
 
     def _abandon(self) -> None:
         self._finishing = True

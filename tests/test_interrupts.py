@@ -1,14 +1,20 @@
 """Ctrl-C at any moment, once or several times: nothing of the executor is left behind."""
 
+import itertools
 import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from lambdamr.engine import Engine
 from tests import faults
+from tests.cluster import Cluster
 
 PROGRAM = """
     import json, os, random, signal, sys, threading, time
@@ -144,3 +150,59 @@ def test_a_second_interrupt_ends_the_wait_of_the_first(root: str, leaving: str) 
             print(future.cancelled(), time.monotonic() - begun < 10, left_behind(5))
     """
     assert faults.run_client(program, root) == "True True []\n"
+
+
+class Closing(Cluster):
+    """A backend that says when it has been closed."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def interrupted(step: int, act: Callable[[], None]) -> bool:
+    """Call *act*, with Ctrl-C at its so many-th line or return; whether it came so far."""
+    left = step
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:  # Any: as sys.settrace has it
+        nonlocal left
+        left -= event in ("line", "return")
+        if left < 0:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def wait_for_end(backend: Closing, step: int) -> None:
+    """Wait until no thread is about to close a backend."""
+
+    def has_ended() -> bool:
+        named = any(each.name == "lambdamr-end" for each in threading.enumerate())
+        return backend.closed.is_set() or not named
+
+    faults.wait_until(has_ended, f"the end of what was begun before step {step}", 5.0)
+
+
+def test_one_more_interrupt_does_not_keep_the_workers() -> None:
+    """Wherever it comes while all is cancelled and stopped: a thread that was to do that does."""
+    ends = 0
+    for step in itertools.count():
+        backend = Closing()
+        was_interrupted = interrupted(step, Engine(backend).abandon)
+        wait_for_end(backend, step)
+        ends += backend.closed.is_set()
+        if not was_interrupted:
+            break
+    assert ends > 1
