@@ -46,6 +46,9 @@ PROGRAM = """
         if left:
             found.append([number, *moments, left])
     print(json.dumps(found))
+    # A text that was interrupted while it ran (dataclasses run some) has Python end by SIGINT,
+    # however the program goes on: until another one has run.
+    exec("")
 """
 
 
