@@ -80,16 +80,18 @@ def map_reduce_drafts(
     def draft(
         name: str, kind: StageKind, work: "Work", tasks: int, max_failures: int = 0, **more: Any
     ) -> StageDraft:
+        limit_mb = call.memory_of(name)
         return StageDraft(
             name,
             kind,
             work,
             tasks,
             1,
-            timeout_s=call.timeout_s,
+            timeout_s=call.timeout_of(name),
             retries=call.retries,
             max_failures=max_failures,
-            memory_mb=backend.memory_mb,
+            memory_mb=min(backend.memory_mb, limit_mb or backend.memory_mb),
+            limit_mb=limit_mb,
             **more,
         )
 
@@ -113,8 +115,9 @@ def map_reduce_drafts(
         reducing = Reduce(reducer, call.retried, keying, tuning, form)
         drafts.append(draft("reduce", StageKind.REDUCE, reducing, partitions if args else 0))
     if output is not None:
-        # Without a time limit: what a task may take says nothing about the copies of all parts.
-        drafts.append(replace(draft("final", StageKind.FINAL, output.work, 1), timeout_s=None))
+        # Without limits: what a task may take says nothing about the copies of all parts.
+        final = draft("final", StageKind.FINAL, output.work, 1)
+        drafts.append(replace(final, timeout_s=None, limit_mb=0, memory_mb=backend.memory_mb))
     return drafts
 
 

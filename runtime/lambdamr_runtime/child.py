@@ -29,6 +29,7 @@ from lambdamr_runtime.limits import (
     TOMBSTONE_S,
 )
 from lambdamr_runtime.logs import LogWatch, capture_logging
+from lambdamr_runtime.memory import resident_bytes
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import (
     KEPT_THREAD,
@@ -49,6 +50,9 @@ STACK_SIGNAL = signal.SIGUSR2
 STACK_PATIENCE_S = 1.0
 """How long the parent waits for that; used up only where the process cannot answer, or the machine
 is overloaded."""
+
+WORN_SHARE = 0.5
+"""Of a stage's memory limit: what a process may hold before it runs the first task of it."""
 
 STACK_LOOK_S = 0.01
 """Time between two looks for it."""
@@ -190,10 +194,12 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         return Worker(store, clock, host, watched, modules, cache, settings.name)
 
     def began(run: StageRun) -> None:
-        if not settings.workers and run.manifest.job == running[0]:
+        if not fitting.fit(run):
+            return  # nested in what runs: the limits are those of the waiting task
+        if not settings.workers:
             ctx.workers = ctx.width = run.stage.width
 
-    running = [""]
+    fitting = _Fitting(shared.page)
     nested = worker(_NestedWatch(shared), lambda: float("inf"), lambda: True)
 
     def run_nested(event: Event) -> None:
@@ -216,22 +222,65 @@ def _serve(settings: Settings, shared: Shared, link: "_Link") -> None:
         _ProcessWatch(shared, hygiene), turn.remaining_s, hygiene.restore, settings.born_s
     )
     link.tell(Verb.READY)
+    _run_events(link, main, fitting, tombstones, turn)
+
+
+def _run_events(
+    link: "_Link",
+    main: Worker,
+    fitting: "_Fitting",
+    tombstones: "_TombstoneWatch",
+    turn: "_Turn",
+) -> None:
+    """Run what the parent sends until it is gone."""
     while True:
         message = link.channel.receive()
         if message is None:
             return
         event = Event.decode(message[1])
-        running[0] = event.job
+        fitting.job = event.job
         tombstones.watch(event.job, event.stage)
         turn.begin()
         try:
             rest = main.run(event)
+        except _Worn:
+            rest = event
         except Exception as error:  # not the user's, whose exceptions are results: end the job
             link.tell(Verb.FAILED, f"{type(error).__name__}: {error}".encode())
             continue
         finally:
             tombstones.watch("")
         link.tell(Verb.ENDED, rest.encode() if rest else b"")
+
+
+class _Worn(Exception):
+    """The process holds so much memory of earlier tasks that the limit of the next ones would be
+    too little: they run in a fresh one.
+    """
+
+
+class _Fitting:
+    """Fits the process to the stage whose event begins."""
+
+    def __init__(self, page: ProgressPage) -> None:
+        self.job = ""
+        """That the running event is of; what runs nested in it is of others."""
+        self._page = page
+        self._has_run = False
+
+    def fit(self, run: StageRun) -> bool:
+        """Set the memory limit of a stage, unless it is of a nested job; whether that was so.
+
+        Raises:  _Worn.
+        """
+        if run.manifest.job != self.job:
+            return False
+        limit_mb = run.stage.limit_mb
+        if limit_mb and self._has_run and resident_bytes() > WORN_SHARE * limit_mb * MIB:
+            raise _Worn
+        self._has_run = True
+        self._page.limit_memory(limit_mb)
+        return True
 
 
 class _Turn:
