@@ -67,6 +67,18 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class MemoryLimited(Protocol):
+    """A backend whose workers have a memory that is known."""
+
+    def check_memory(self, memory_mb: int) -> None:
+        """Refuse a limit of a task that is more than a worker has.
+
+        Raises:  ValueError: naming what gives them more.
+        """
+        ...
+
+
+@runtime_checkable
 class RemoteBackend(Backend, Protocol):
     """A backend of machines that are not this one: what is refused is refused before launch."""
 

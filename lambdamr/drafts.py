@@ -90,9 +90,9 @@ def map_reduce_drafts(
         reducing = Reduce(reducer, call.retried, keying, tuning, form)
         drafts.append(_draft(StageKind.REDUCE, reducing, partitions if tasks else 0, call, backend))
     if output is not None:
-        # Without a time limit: what a task may take says nothing about the copies of all parts.
+        # Without limits: what a task may take says nothing about the copies of all parts.
         final = _draft(StageKind.FINAL, output.work, 1, call, backend)
-        drafts.append(replace(final, timeout_s=None))
+        drafts.append(replace(final, timeout_s=None, limit_mb=0, memory_mb=backend.memory_mb))
     return drafts
 
 
@@ -100,16 +100,18 @@ def _draft(
     kind: StageKind, work: "Work", tasks: int, call: CallOptions, backend: "Backend"
 ) -> StageDraft:
     """Return a stage of a map_reduce: a task per chunk, none of which may fail."""
+    limit_mb = call.memory_of(kind.value)
     return StageDraft(
         kind.value,
         kind,
         work,
         tasks,
         1,
-        timeout_s=call.timeout_s,
+        timeout_s=call.timeout_of(kind.value),
         retries=call.retries,
         max_failures=0,
-        memory_mb=backend.memory_mb,
+        memory_mb=min(backend.memory_mb, limit_mb or backend.memory_mb),
+        limit_mb=limit_mb,
     )
 
 

@@ -117,11 +117,14 @@ class Executor:
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
         job_timeout_s: float | None = None,
+        memory_mb: int | None = None,
     ) -> Future:
         """Run fn(data) as one task (PyWren's name), with the options of `map`: what `submit` is
         given belongs to the function.
         """
-        options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
+        options = CallOptions(
+            retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s, memory_mb=memory_mb
+        )
         return self._map(fn, [((data,), _NO_KEYWORDS)], options, 1, "submit")[0]
 
     def map(
@@ -136,6 +139,7 @@ class Executor:
         max_failures: int | float | None = None,
         timeout_s: float | None = None,
         job_timeout_s: float | None = None,
+        memory_mb: int | None = None,
     ) -> Futures:
         """Run fn on every item, or on the items of several iterables side by side.
 
@@ -145,7 +149,8 @@ class Executor:
                   return_exceptions: `result()` gives exceptions as values.
                   max_failures: failed tasks, or their share if a float below 1, beyond which the
                   others are not run. None: any number, unless the first ten chunks fail alike.
-                  timeout_s: time limit of one task; None: the executor's.
+                  timeout_s: time limit of one task; None: the executor's. memory_mb: memory limit
+                  of one task, at most what a worker has; None: that. MiB.
                   job_timeout_s: time limit of the whole job, from this call on: what has no result
                   by then is JobTimeout, whether or not this program still runs. None: no limit.
         Returns:  the futures, in input order, at once.
@@ -153,7 +158,7 @@ class Executor:
         """
         args = [(items, _NO_KEYWORDS) for items in zip(iterable, *more, strict=False)]
         options = CallOptions(
-            retries, retry_on, return_exceptions, max_failures, timeout_s, job_timeout_s
+            retries, retry_on, return_exceptions, max_failures, timeout_s, job_timeout_s, memory_mb
         )
         return self._map(fn, args, options, chunksize)
 
@@ -179,6 +184,7 @@ class Executor:
         retry_on: ErrorTypes = (Exception,),
         timeout_s: float | None = None,
         job_timeout_s: float | None = None,
+        memory_mb: int | None = None,
     ) -> Future:
         """Reduce the values of futures to one, by a tree of tasks.
 
@@ -191,13 +197,16 @@ class Executor:
         """
         values = list(futures)
         _check_callable(fn)
-        options = CallOptions(retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s)
+        options = CallOptions(
+            retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s,
+            memory_mb=memory_mb, default_s=self._timeout_s,
+        )  # fmt: skip
         arity = as_count("arity", arity, least=2) or DEFAULT_ARITY
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
         from lambdamr.folding import fold_drafts
 
-        drafts = fold_drafts(fn, values, arity, options, _limit(timeout_s, self._timeout_s))
+        drafts = fold_drafts(fn, values, arity, options)
         return self._start(drafts, job_timeout_s).stages[-1].futures[0]
 
     def map_reduce(
@@ -216,8 +225,9 @@ class Executor:
         retries: int = 0,
         retry_on: ErrorTypes = (Exception,),
         max_failures: int | float = 0,
-        timeout_s: float | None = None,
+        timeout_s: float | Mapping[str, float] | None = None,
         job_timeout_s: float | None = None,
+        memory_mb: int | Mapping[str, int] | None = None,
         output: str | os.PathLike[str] | None = None,
         format: str = "pickle",  # noqa: A002 - what pandas and Spark call it
         columns: Sequence[str] | None = None,
@@ -248,7 +258,8 @@ class Executor:
                   merge_width: most sorted runs merged at a time, >= 2; None: as many as fit.
                   compress: whether what travels from mappers to reducers is compressed (zstd);
                   None: where it goes over a network, and not in a local directory.
-                  retries, retry_on, timeout_s: of each task, as of `map`.
+                  retries, retry_on, timeout_s, memory_mb: of each task, as of `map`; the limits
+                  of each stage by itself: {"map": 60, "reduce": 900}.
                   max_failures: map tasks that may fail, or their share if a float below 1: their
                   input is left out, the receipts cover the rest, and the report says "partial".
                   job_timeout_s: as of `map`.
@@ -272,20 +283,16 @@ class Executor:
         from lambdamr.output import as_output
 
         call = CallOptions(
-            retries,
-            retry_on,
-            max_failures=max_failures,
-            timeout_s=_limit(timeout_s, self._timeout_s),
-            job_timeout_s=job_timeout_s,
-        )
+            retries, retry_on, max_failures=max_failures, timeout_s=timeout_s,
+            job_timeout_s=job_timeout_s, memory_mb=memory_mb, default_s=self._timeout_s,
+        )  # fmt: skip
         destination = as_output(output, format, columns, overwrite, single_file)
-        engine = self.engine()
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
         drafts = map_reduce_drafts(
             mappers,
             inputs,
             reducer,
-            engine.backend,
+            self.engine().backend,
             KeyOptions(
                 as_count("reducers", reducers), combiner, partitioner, sort_key,
                 spill_share, merge_width, compress,
@@ -434,9 +441,10 @@ class Executor:
             len(args),
             chunksize or automatic_chunksize(len(args), engine.backend.workers),
             args,
-            _limit(options.timeout_s, self._timeout_s),
+            options.timeout_of(name) or self._timeout_s,
             options.retries,
             allowed,
+            limit_mb=options.memory_of(name),
             same_failures=allowed is None and not options.return_exceptions,
         )
         stage = self._start([draft], options.job_timeout_s).stages[0]
@@ -489,7 +497,3 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 def _check_callable(fn: object) -> None:
     if not callable(fn):
         raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
-
-
-def _limit(given: float | None, default: float | None) -> float | None:
-    return default if given is None else given

@@ -1,6 +1,7 @@
 """`executor.reduce`: the stages of a tree of tasks over the values of futures."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lambdamr.submission import StageDraft
@@ -17,7 +18,6 @@ def fold_drafts(
     values: "Sequence[Future]",
     arity: int,
     options: "CallOptions",
-    timeout_s: float | None,
 ) -> list[StageDraft]:
     """Plan the levels of a reduction: the first calls fn on the futures, the others on what the
     level before has made, down to one task.
@@ -25,10 +25,13 @@ def fold_drafts(
     groups = [values[i : i + arity] for i in range(0, len(values), arity)]
     args: list[tuple[Any, dict[str, Any]]] = [((group,), {}) for group in groups]
     call, fold = Call(fn, options.retried), Fold(fn, arity, options.retried)
-    limits = (timeout_s, options.retries, 0)
-    drafts = [StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, *limits)]
+    limits = (options.timeout_of("reduce"), options.retries, 0)
+    memory_mb = options.memory_of("reduce")
+    first = StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, *limits)
+    drafts = [replace(first, limit_mb=memory_mb)]
     while drafts[-1].tasks > 1:
         tasks = -(-drafts[-1].tasks // arity)
         name = f"reduce-{len(drafts) + 1}"
-        drafts.append(StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, *limits))
+        draft = StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, *limits)
+        drafts.append(replace(draft, limit_mb=memory_mb))
     return drafts

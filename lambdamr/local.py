@@ -86,6 +86,7 @@ class LocalBackend:
         self.workers = workers
         self.width = width
         self.memory_mb = memory_mb or PLANNED_MEMORY_MB
+        self._limit_mb = memory_mb
         self._keep_days = keep_days
         self._ownership = Ownership(root, self.owner)
         self._ownership.hold()
@@ -96,6 +97,17 @@ class LocalBackend:
 
     def invoke(self, event: Event) -> None:
         self._pool.invoke(event)
+
+    def check_memory(self, memory_mb: int) -> None:
+        """Refuse a limit of a task that is more than that of the workers.
+
+        Raises:  ValueError.
+        """
+        if 0 < self._limit_mb < memory_mb:
+            raise ValueError(
+                f"memory_mb={memory_mb}, but the workers of this executor have "
+                f"{self._limit_mb} MB. Make it with Executor(memory_mb={memory_mb})."
+            )
 
     def withdraw(self, job: str) -> bool:
         return self._pool.withdraw(job)

@@ -1,9 +1,15 @@
 """Options as callers give them: checked, and as plain numbers, whatever numpy made them."""
 
 import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import SupportsIndex, cast
+from typing import Any, SupportsIndex, TypeVar, cast
+
+_T = TypeVar("_T")
+
+STAGES = ("map", "reduce")
+"""Of a map_reduce: what limits of its tasks may be given for, each by itself."""
 
 ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -19,14 +25,18 @@ class CallOptions:
     retry_on: ErrorTypes = (Exception,)
     return_exceptions: bool = False
     max_failures: int | float | None = None
-    timeout_s: float | None = None
+    timeout_s: float | Mapping[str, float] | None = None
     job_timeout_s: float | None = None
+    memory_mb: int | Mapping[str, int] | None = None
+    default_s: float | None = None
+    """Time limit of a task where none is given: the executor's."""
 
     def __post_init__(self) -> None:
-        plain = {
+        plain: dict[str, object] = {
             "retries": as_count("retries", self.retries, least=0) or 0,
-            "timeout_s": as_seconds("timeout_s", self.timeout_s),
+            "timeout_s": _each("timeout_s", self.timeout_s, as_seconds),
             "job_timeout_s": as_seconds("job_timeout_s", self.job_timeout_s),
+            "memory_mb": _each("memory_mb", self.memory_mb, as_count),
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
@@ -43,9 +53,34 @@ class CallOptions:
         """retry_on, as what `isinstance` takes."""
         return cast("tuple[type[BaseException], ...]", self._on)
 
+    def timeout_of(self, stage: str) -> float | None:
+        """Return the time limit of a task of a stage, seconds."""
+        given = self.timeout_s
+        limit_s = given.get(stage) if isinstance(given, Mapping) else given
+        return self.default_s if limit_s is None else limit_s
+
+    def memory_of(self, stage: str) -> int:
+        """Return the memory limit of a task of a stage, MiB; 0: that of its worker."""
+        given = self.memory_mb
+        return (given.get(stage) if isinstance(given, Mapping) else given) or 0
+
     def allowed_failures(self, tasks: int) -> int | None:
         """Return how many of so many tasks may fail; None: any number."""
         return as_allowed_failures(self.max_failures, tasks)
+
+
+def _each(
+    name: str, given: Any, convert: Callable[[str, Any], _T | None]
+) -> _T | dict[str, _T | None] | None:
+    """Return an option that is given for all stages or, as a mapping, for some of them.
+
+    Any: what a caller gave. Raises: as *convert*; ValueError: a stage that there is not.
+    """
+    if not isinstance(given, Mapping):
+        return convert(name, given)
+    if not set(given) <= set(STAGES):
+        raise ValueError(f"{name} may be given for {' and '.join(STAGES)}, got {dict(given)!r}")
+    return {stage: convert(f"{name}[{stage!r}]", each) for stage, each in given.items()}
 
 
 def as_count(name: str, given: SupportsIndex | None, least: int = 1) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from lambdamr.backend import Backend, RemoteBackend
+from lambdamr.backend import Backend, MemoryLimited, RemoteBackend
 from lambdamr.packing import PackedFunction, Packer, pack_function
 from lambdamr_runtime.errors import ArgumentNotSerializable
 from lambdamr_runtime.keys import FUNCTIONS, JobKeys, StageKeys, function_key, new_job_id
@@ -44,6 +44,8 @@ class StageDraft:
     partitions: int = 0
     input_bytes: int = 0
     memory_mb: int = 0
+    limit_mb: int = 0
+    """Memory limit of a task's process, MiB; 0: that of its worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,11 @@ def prepare(
     Args:    timeout_s: time limit of the whole job.
 
     Raises:  ArgumentNotSerializable: naming the function or the argument that cannot be pickled.
+             ValueError: more memory for a task than a worker has.
     """
+    if isinstance(backend, MemoryLimited):
+        for draft in drafts:
+            backend.check_memory(draft.limit_mb)
     job = new_job_id(time())
     packer = Packer(packing.serializer, backend.store.root)
     works: list[bytes] = []
@@ -211,6 +217,7 @@ def _stage(
         partitions=draft.partitions,
         input_bytes=draft.input_bytes,
         memory_mb=draft.memory_mb,
+        limit_mb=draft.limit_mb,
     )
 
 

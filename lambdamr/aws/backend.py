@@ -116,6 +116,13 @@ class AwsBackend:
                 "RecursiveLoop=Allow set by somebody who may."
             )
 
+    def check_memory(self, memory_mb: int) -> None:
+        """Refuse a limit of a task that is more than the functions have.
+
+        Raises:  ValueError: naming the command that gives them more.
+        """
+        requirements.check_memory(self.deployment, memory_mb)
+
     def check_access(self, reads: Iterable[str], writes: Iterable[str]) -> None:
         """Refuse inputs and outputs that the functions have no permission for.
 

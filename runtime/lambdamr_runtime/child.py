@@ -30,6 +30,7 @@ from lambdamr_runtime.limits import (
     TOMBSTONE_S,
 )
 from lambdamr_runtime.logs import LogWatch, capture_logging
+from lambdamr_runtime.memory import resident_bytes
 from lambdamr_runtime.modules import ShippedModules
 from lambdamr_runtime.process import (
     KEPT_THREAD,
@@ -50,6 +51,9 @@ STACK_SIGNAL = signal.SIGUSR2
 STACK_PATIENCE_S = 1.0
 """How long the parent waits for that; used up only where the process cannot answer, or the machine
 is overloaded."""
+
+WORN_SHARE = 0.5
+"""Of a stage's memory limit: what a process may hold before it runs the first task of it."""
 
 STACK_LOOK_S = 0.01
 """Time between two looks for it."""
@@ -182,8 +186,7 @@ class _Server:
         self._tombstones = _TombstoneWatch(self._store, link, shared.page, self._look_s, logs)
         self._hygiene = Hygiene(os.path.join(settings.scratch, "tmp"))
         self._cache = Cache(_cache_bytes(settings.memory_mb))
-        self._job = ""
-        """Of the event that came last."""
+        self._fitting = _Fitting(shared.page)
         stealer = Stealer(self._store, self._clock)
         self._context = Context(
             self._store, link.invoke, self._clock, stealer.take if settings.steals else link.take,
@@ -202,11 +205,13 @@ class _Server:
         link.tell(Verb.READY)
         while (message := link.channel.receive()) is not None:
             event = Event.decode(message[1])
-            self._job = event.job
+            self._fitting.job = event.job
             self._tombstones.watch(event.job, event.stage)
             turn.begin()
             try:
                 rest = worker.run(event)
+            except _Worn:
+                rest = event
             except Exception as error:  # not the user's, whose exceptions are results: end the job
                 link.tell(Verb.FAILED, f"{type(error).__name__}: {error}".encode())
                 continue
@@ -231,7 +236,9 @@ class _Server:
         )
 
     def _began(self, run: StageRun) -> None:
-        if not self._settings.workers and run.manifest.job == self._job:
+        if not self._fitting.fit(run):
+            return  # nested in what runs: the limits are those of the waiting task
+        if not self._settings.workers:
             self._context.workers = self._context.width = run.stage.width
 
     def _run_nested(self, event: Event) -> None:
@@ -246,6 +253,36 @@ class _Server:
             end_job(self._store, JobKeys(event.job), report)
         finally:
             self._shared.output.give_back(held)
+
+
+class _Worn(Exception):
+    """The process holds so much memory of earlier tasks that the limit of the next ones would be
+    too little: they run in a fresh one.
+    """
+
+
+class _Fitting:
+    """Fits the process to the stage whose event begins."""
+
+    def __init__(self, page: ProgressPage) -> None:
+        self.job = ""
+        """That the running event is of; what runs nested in it is of others."""
+        self._page = page
+        self._has_run = False
+
+    def fit(self, run: StageRun) -> bool:
+        """Set the memory limit of a stage, unless it is of a nested job; whether that was so.
+
+        Raises:  _Worn.
+        """
+        if run.manifest.job != self.job:
+            return False
+        limit_mb = run.stage.limit_mb
+        if limit_mb and self._has_run and resident_bytes() > WORN_SHARE * limit_mb * MIB:
+            raise _Worn
+        self._has_run = True
+        self._page.limit_memory(limit_mb)
+        return True
 
 
 class _Turn:

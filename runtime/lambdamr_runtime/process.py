@@ -66,11 +66,14 @@ class ProgressPage:
     _ROW = struct.Struct("<Qqqd16sd")
     _BEAT = struct.Struct("<d")
     _ENDS = struct.Struct("<d")
+    _MEMORY = struct.Struct("<Q")
+    _memory_at = _ROW.size + _BEAT.size + _ENDS.size
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
         self._number = 0
         self.limit(float("inf"))
+        self.limit_memory(0)
 
     def begin(self, chunk: int, task: int, deadline: float, execution: str) -> None:
         self._number += 1
@@ -95,6 +98,13 @@ class ProgressPage:
     def beaten_s(self) -> float:
         """Return when that was last said, on the monotonic clock."""
         return float(self._BEAT.unpack_from(self._page, self._ROW.size)[0])
+
+    def limit_memory(self, limit_mb: int) -> None:
+        """Say how much memory the process may use for what it runs, MiB; 0: as much as ever."""
+        self._MEMORY.pack_into(self._page, self._memory_at, limit_mb)
+
+    def memory_mb(self) -> int:
+        return int(self._MEMORY.unpack_from(self._page, self._memory_at)[0])
 
     def limit(self, ends: float) -> None:
         """Say until when the running event may last, on the monotonic clock."""

@@ -185,12 +185,17 @@ class Sandbox:
             cause, detail = self._time.verdict()
             self._time = _Time()  # what is left belongs to the record of this death
             return self._autopsy(child, running, cause, detail)
-        limit = self._settings.memory_mb
+        limit = self._limit_mb()
         used = child.memory_mb() if limit else 0.0
         if used > limit:
             detail = f"its process used {ceil(used)} MB of memory, the limit is {limit} MB"
             return self._autopsy(child, running, DeathCause.MEMORY, detail)
         return None
+
+    def _limit_mb(self) -> int:
+        """Return what the child may use for what it runs, MiB; 0: there is no limit."""
+        limits = (self._settings.memory_mb, self._shared.page.memory_mb())
+        return min(filter(None, limits), default=0)
 
     def _autopsy(
         self, child: "_Child", suspect: Running | None, cause: DeathCause, detail: str
@@ -227,7 +232,7 @@ class Sandbox:
     def _is_out_of_memory(self, status: int, last_mb: float) -> bool:
         """Whether the system killed a process that used much of its limit, for want of memory."""
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        limit = self._settings.memory_mb
+        limit = self._limit_mb()
         return killed and 0 < limit * KILLED_SHARE < last_mb
 
 

@@ -91,6 +91,8 @@ class Stage:
     """MAP: partitions of every shuffle object; 0 where its tasks write the output parts."""
     memory_mb: int = 0
     """Memory of a worker, as planned; MiB. 0: PLANNED_MEMORY_MB."""
+    limit_mb: int = 0
+    """Memory limit of a task's process, MiB; 0: that of its worker."""
     input_bytes: int = 0
     """MAP: bytes of all input objects, for the receipt."""
 

@@ -110,3 +110,23 @@ def end_sandbox(really: bool) -> bool:
         os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(600)
     return really
+
+
+def spend_in_map(item: str) -> Iterator[tuple[str, str]]:
+    """Take what an item "map time" says; pass on what is of the reduce stage."""
+    stage, _, what = item.partition(" ")
+    _spend(what if stage == "map" else "")
+    yield "key", item
+
+
+def spend(key: str, values: Iterable[str]) -> str:
+    for value in values:
+        _spend(value.partition(" ")[2])
+    return key
+
+
+def _spend(what: str) -> None:
+    if what == "time":
+        time.sleep(600)
+    if what == "memory":
+        devour(600)

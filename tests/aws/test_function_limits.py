@@ -1,7 +1,10 @@
 """The limits of functions, seen by our own watchdog, or else by the supervisor."""
 
+from typing import Any
+
 import pytest
 
+import lambdamr
 from lambdamr_runtime.errors import JobFailed, TaskLost, TaskOutOfMemory, TaskTimeout
 from tests.aws import tasks
 from tests.aws.conftest import Cloud
@@ -42,6 +45,23 @@ def test_out_of_memory_is_seen_by_us(cloud: Cloud) -> None:
     ):
         executor.submit(tasks.devour, 600).result(PATIENCE_S)
     assert len(cloud.host.records) == before
+
+
+@pytest.mark.parametrize("stage", ["map", "reduce"])
+def test_limits_of_one_stage(executor: lambdamr.Executor, stage: str) -> None:
+    """Time and memory below those of the function, for the map or the reduce stage alone; more
+    than the function has is refused, naming the command.
+    """
+    for options, what, error in (
+        ({"timeout_s": {stage: 1}}, "time", TaskTimeout),
+        ({"memory_mb": {stage: 200}}, "memory", TaskOutOfMemory),
+    ):
+        given: dict[str, Any] = {**options, "reducers": 1}
+        job = executor.map_reduce(tasks.spend_in_map, [f"{stage} {what}"], tasks.spend, **given)
+        with pytest.raises(error):
+            job.result(PATIENCE_S)
+    with pytest.raises(ValueError, match=r"have 1024 MB. Run `lambdamr deploy-runtime --memory 20"):
+        executor.map_reduce(tasks.words, ["a"], tasks.total, memory_mb={stage: 2000})
 
 
 def test_out_of_memory_that_aws_sees(cloud: Cloud) -> None:
