@@ -13,7 +13,7 @@ PYTHON ?= python3
 BENCH ?=
 SOAK ?= --start $(shell date +%s)000 --jobs 2
 BENCH_ENGINE ?=
-PEERS := lithops ray distributed duckdb polars
+PEERS := lithops ray distributed duckdb numpy polars
 
 VENV := .venv
 BENCH_VENV := .venv-bench
