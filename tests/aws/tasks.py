@@ -75,8 +75,16 @@ def devour(megabytes: int) -> int:
 
 
 def surroundings(_: int) -> dict[str, Any]:
-    """Return what a task sees of its sandbox."""
+    """Return what a task sees of its sandbox, and what it and its parent hold in /dev/shm."""
+    held: list[str] = []
+    for process in ("self", str(os.getppid())):
+        with open(f"/proc/{process}/maps") as maps:
+            held += [line for line in maps if "/dev/shm" in line]
+        for name in os.listdir(f"/proc/{process}/fd"):
+            path = f"/proc/{process}/fd/{name}"
+            held += [path] if os.path.realpath(path).startswith("/dev/shm") else []
     return {
+        "shared": held,
         "parent": os.getppid(),
         "temporary": os.environ["TMPDIR"],
         "modules": sorted({name.partition(".")[0] for name in sys.modules}),

@@ -72,9 +72,12 @@ def test_a_process_that_dies(executor: lambdamr.Executor, how: str, said: str) -
 
 
 def test_a_task_sees_a_sandbox(executor: lambdamr.Executor) -> None:
-    """A temporary folder of its own, and no package but the layer's."""
+    """A temporary folder of its own, no package but the layer's, and nothing in /dev/shm, which
+    Lambda has not.
+    """
     seen = executor.submit(tasks.surroundings, 0).result(PATIENCE_S)
     assert seen["temporary"].endswith("/tmp")
+    assert seen["shared"] == []
     assert {"pytest", "click", "tqdm", "platformdirs"}.isdisjoint(seen["modules"])
     assert not seen["client"].startswith(str(REPOSITORY))
 
@@ -106,7 +109,7 @@ def test_map_reduce(executor: lambdamr.Executor) -> None:
 def test_map_reduce_over_thousands_of_objects(cloud: Cloud, deployment: Deployment) -> None:
     """More objects than a page of a listing holds: each is read once."""
     data = open_store(DATA)
-    count = 1100
+    count = 2500
 
     def put(number: int) -> None:
         data.put(f"many/{number:05d}", b"x" * (number % 7 + 1))
