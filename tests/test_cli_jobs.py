@@ -249,14 +249,36 @@ def test_result_prints_values(
     assert json.loads(path.read_text()) == [["a", 1], ["b", 2]]
 
 
-def test_a_failed_job_has_no_result(store: str, ended: dict[str, str], capsys: Capture) -> None:
+def test_a_failed_job_has_no_result(root: str, capsys: Capture) -> None:
     """One line says why, and what next."""
-    assert main(["result", ended["failed"], "--root", store]) == Exit.FAILED
+    with lambdamr.Executor(workers=1, root=root) as executor:
+        executor.submit(invert, 0).exception()
+    assert main(["result", "last", "--root", root]) == Exit.FAILED
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "ZeroDivisionError" in captured.err
     assert "lambdamr retry" in captured.err
+
+
+def test_values_beside_failed_tasks_are_printed(
+    store: str, ended: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """In their places, the errors in theirs; stderr and the status say that some failed."""
+
+    def printed(*arguments: str) -> bytes:
+        assert main(["result", ended["failed"], *arguments, "--root", store]) == Exit.FAILED
+        captured = capfdbinary.readouterr()
+        assert captured.err.startswith(b"lambdamr: 1 of 3 tasks of job ")
+        assert captured.err.count(b"\n") == 1
+        return captured.out
+
+    told = "ZeroDivisionError: division by zero"
+    assert printed() == f"1.0\nerror: {told}\n0.5\n".encode()
+    assert json.loads(printed("--json")) == [1.0, {"error": told}, 0.5]
+    first, error, last = pickle.loads(printed("--format", "pickle"))
+    assert (first, last) == (1.0, 0.5)
+    assert isinstance(error, ZeroDivisionError)
 
 
 def test_the_result_of_an_unfinished_job_is_waited_for_on_request(
