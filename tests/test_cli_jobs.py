@@ -179,6 +179,26 @@ def test_status_tells_a_bad_end_by_its_exit(unfinished: tuple[str, str], capsys:
     assert main(["cancel", job, "--root", root]) == Exit.OK
     assert main(["status", job, "--root", root]) == Exit.FAILED
     assert "cancelled" in capsys.readouterr().out
+    assert record(capsys, "jobs", "--state", "failed", "--root", root) == []
+
+
+def test_a_job_that_was_cancelled_since_a_task_failed_says_so(
+    root: str, capsys: Capture, gate: Gate
+) -> None:
+    """A block that is left by the exception of a task cancels the rest of its job, which is listed
+    among those that failed; one that was cancelled without a failure is not.
+    """
+    executor = lambdamr.Executor(workers=2, root=root)
+    futures = executor.map(_invert_or_wait, [0, 1], [gate.path] * 2, chunksize=1)
+    with pytest.raises(ZeroDivisionError), executor:
+        futures.result()
+    (found,) = record(capsys, "jobs", "--state", "failed", "--root", root)
+    assert (found["job"], found["state"]) == (futures.job_id, "cancelled")
+    assert "cancelled, tasks failed" in said(capsys, "jobs", "--root", root)
+    assert main(["status", "last", "--root", root]) == Exit.FAILED
+    text = capsys.readouterr().out
+    assert "1 of 2 tasks failed" in text
+    assert "map task 0 failed: ZeroDivisionError: division by zero" in text
 
 
 def test_logs_have_what_tasks_printed(store: str, ended: dict[str, str], capsys: Capture) -> None:
@@ -377,6 +397,10 @@ def test_a_running_job_is_deleted_by_force_alone(root: str, capsys: Capture) -> 
         with pytest.raises((lambdamr.LambdamrError, CancelledError)):
             future.result(30)
         gate.touch()  # not before: the task's result might come first
+
+
+def _invert_or_wait(item: int, gate: str) -> float:
+    return 1 / item if item == 0 else pass_gate(gate)
 
 
 def _wait_for(path: str) -> None:
