@@ -160,7 +160,8 @@ def test_what_a_format_cannot_hold_is_named(
     with pytest.raises(lambdamr.UnwritablePair, match=reason) as caught:
         form.encode([("fine", 1)] * (len(form.columns) != 1) + [pair])
     assert repr(pair[0]) in str(caught.value)
-    assert "format=" in str(caught.value).split(". ")[-1]
+    advised = "columns=" if "fields" in reason else "format="
+    assert advised in str(caught.value).split(". ")[-1]
 
 
 # --- jobs ---------------------------------------------------------------------------------------
