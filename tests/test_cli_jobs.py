@@ -533,7 +533,7 @@ def test_run_ends_as_the_script_does(tmp_path: Path, capfd: Capture) -> None:
     path.write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
     assert main(["run", str(path)]) == 128 + 15
     path.write_text("import lambdamr; lambdamr.Executor()")
-    assert main(["run", "--memory", "0", str(path)]) == Exit.USAGE
+    assert main(["run", "--memory", "31", str(path)]) == Exit.USAGE
     assert main(["run", str(tmp_path / "missing.py")]) == Exit.USAGE
     assert "does not exist" in capfd.readouterr().err
 

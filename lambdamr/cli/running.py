@@ -8,6 +8,7 @@ import sys
 import click
 
 from lambdamr.cli.showing import json_option, say, show
+from lambdamr_runtime.limits import LEAST_MEMORY_MB
 
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 """What stands behind SCRIPT is the script's."""
@@ -19,7 +20,7 @@ rest_argument = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.command(context_settings=PASSED_ON)
 @click.option("--backend", type=click.Choice(["local", "aws"]), help="Where its jobs run.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.")
-@click.option("--memory", type=click.IntRange(min=1), help="Memory of a worker, MiB.")
+@click.option("--memory", type=click.IntRange(min=LEAST_MEMORY_MB), help="Memory of a worker, MiB.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Of a task, seconds.")
 @click.option("--root", help="Where its jobs are stored.")
 @click.option("--progress/--no-progress", default=None, help="Bars while it waits.")
