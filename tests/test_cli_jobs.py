@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -376,6 +377,23 @@ def test_an_unfinished_job_is_not_retried(unfinished: tuple[str, str], capsys: C
     assert f"lambdamr result {job} --wait" in capsys.readouterr().err
 
 
+def test_many_removed_jobs_are_counted(root: str, capsys: Capture) -> None:
+    """Up to ten are named; JSON has all."""
+    store = open_store(root)
+    ids = [f"20200101-00000{n % 10}-{n:012x}" for n in range(13)]
+
+    def clean(*jobs: str) -> str:
+        for job in jobs:
+            store.put(JobKeys(job).manifest, b"")
+        return said(capsys, "clean", "--root", root)
+
+    assert clean(*ids[:10]).splitlines() == [*sorted(ids[:10]), "10 jobs removed"]
+    assert clean(*ids[:11]) == "11 jobs removed\n"
+    for job in ids:
+        store.put(JobKeys(job).manifest, b"")
+    assert len(record(capsys, "clean", "--root", root)) == 13
+
+
 def test_delete_removes_one_job(root: str, capsys: Capture) -> None:
     """And no other."""
     with lambdamr.Executor(workers=1, root=root) as executor:
@@ -432,6 +450,15 @@ def script(tmp_path: Path) -> str:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     return str(path)
+
+
+def test_plan_takes_the_prices_of_a_region(script: str, capsys: Capture) -> None:
+    """--region chooses them; one without prices is an error, not a file that does not exist."""
+    arguments = ("plan", "--on", "aws", "--region")
+    assert main([*arguments, "eu-west-1", script]) == Exit.OK
+    assert "eu-west-1" in capsys.readouterr().out
+    assert main([*arguments, "nowhere", script]) == Exit.USAGE
+    assert "The prices of 'nowhere' are not in the table" in capsys.readouterr().err
 
 
 def test_plan_shows_what_a_script_would_do(script: str, root: str, capsys: Capture) -> None:
@@ -536,6 +563,22 @@ def test_run_ends_as_the_script_does(tmp_path: Path, capfd: Capture) -> None:
     assert main(["run", "--memory", "31", str(path)]) == Exit.USAGE
     assert main(["run", str(tmp_path / "missing.py")]) == Exit.USAGE
     assert "does not exist" in capfd.readouterr().err
+
+
+def test_an_interrupt_of_run_alone_is_passed_on(tmp_path: Path, gate: Gate) -> None:
+    """Somebody sends SIGINT to the command by its id: the script gets it, once."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import sys\n"
+        "from tests.gates import pass_gate\n"
+        "try: pass_gate(sys.argv[1])\n"
+        "except KeyboardInterrupt: sys.exit(7)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([LAMBDAMR, "run", str(path), gate.path], env=environment)
+    gate.wait_until_entered()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 7
 
 
 def test_run_on_aws_needs_a_runtime(script: str, capsys: Capture) -> None:

@@ -1,12 +1,13 @@
 """`lambdamr jobs`: which jobs there are."""
 
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from lambdamr.cli.asking import open_root, root_option
+from lambdamr.cli.asking import open_root, root_of, root_option
 from lambdamr.cli.showing import STATES, age, json_option, show, state, table
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ def jobs(
       lambdamr jobs --all --json
     """
     from lambdamr.looking import job_ids, summary
+    from lambdamr_runtime.errors import JobNotFound
+    from lambdamr_runtime.store import local_path
 
+    path = local_path(root_of(root))
+    if root and path is not None and not os.path.isdir(path):
+        raise JobNotFound(f"There is no directory {path}. Check --root.")
     store = open_root(root)
     found: list[JobSummary] = []
     for job in job_ids(store):
