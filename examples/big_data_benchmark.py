@@ -3,7 +3,7 @@
     1a, 1b  SELECT pageURL, pageRank FROM rankings WHERE pageRank > 1000 (> 100)
     2a      SELECT SUBSTR(sourceIP, 1, 8), SUM(adRevenue) FROM uservisits GROUP BY 1
 
-`python examples/big_data_benchmark.py --rows 1000000 --verify`; --verify needs duckdb.
+`python examples/big_data_benchmark.py --rows 1000000 --verify`; to verify, `pip install duckdb`.
 Schema: https://amplab.cs.berkeley.edu/benchmark/ (Pavlo et al., SIGMOD 2009). Files are CSV without
 a header.
 """

@@ -1,6 +1,6 @@
 """Find the best parameters of a classifier, one task per combination and fold.
 
-`python examples/parameter_sweep.py`; needs scikit-learn, and numpy with it.
+`python examples/parameter_sweep.py`; needs scikit-learn (`pip install scikit-learn`).
 """
 
 import itertools

@@ -7,12 +7,12 @@
 """
 
 import logging
-import sys
 from typing import TYPE_CHECKING
 
 from lambdamr.data import Data
 from lambdamr.executor import Executor
 from lambdamr.futures import Future, Futures
+from lambdamr.registering import register
 from lambdamr.stats import TaskStats
 from lambdamr.waiting import as_completed, get_all_results, wait
 from lambdamr_runtime import __version__
@@ -167,5 +167,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if "joblib" in sys.modules:  # else `import lambdamr.joblib` does it
-    import lambdamr.joblib  # noqa: F401 - registers the backend
+register()

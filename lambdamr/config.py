@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lambdamr_runtime.limits import LEAST_MEMORY_MB
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -48,7 +50,8 @@ _TYPES = {
 }
 NAMES = tuple(_TYPES)
 
-_POSITIVE = ("workers", "memory_mb", "timeout_s")
+_POSITIVE = ("workers", "timeout_s")
+_NAMED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _BACKENDS = ("local", "aws")
 
 
@@ -132,8 +135,7 @@ def parsed(name: str, text: str, source: str) -> Any:
     try:
         value = _flag(text) if kind is bool else kind(text)
     except ValueError:
-        wanted = "true or false" if kind is bool else f"of type {kind.__name__}"
-        raise ValueError(f"{source}={text!r} is not {wanted}.") from None
+        raise ValueError(f"{source}={text!r} is not {_NAMED[kind]}.") from None
     _check_range(name, value, source)
     return value
 
@@ -169,7 +171,7 @@ def _checked(name: str, value: object, path: str) -> object:
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"{path}: {name} must be of type {kind.__name__}, got {value!r}.")
+        raise ValueError(f"{path}: {name} must be {_NAMED.get(kind, 'a table')}, got {value!r}.")
     _check_range(name, value, f"{path}: {name}")
     return value
 
@@ -178,6 +180,8 @@ def _check_range(name: str, value: Any, source: str) -> None:
     """Any: what TOML or the environment has, of its type already."""
     if name in _POSITIVE and not value > 0:
         raise ValueError(f"{source} must be positive, got {value}.")
+    if name == "memory_mb" and value < LEAST_MEMORY_MB:
+        raise ValueError(f"{source} must be >= {LEAST_MEMORY_MB}, got {value}.")
     if name == "keep_days" and not value >= 0:
         raise ValueError(f"{source} must be >= 0, got {value}.")
     if name == "backend" and value not in _BACKENDS:

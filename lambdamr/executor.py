@@ -14,6 +14,7 @@ from lambdamr.data import Data
 from lambdamr.futures import Future, Futures, Progress
 from lambdamr.options import CallOptions, ErrorTypes, as_count, as_seconds
 from lambdamr.places import Place
+from lambdamr_runtime.limits import LEAST_MEMORY_MB
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -45,7 +46,8 @@ class Executor:
     Args:    backend: "local", "aws", or an object that obeys lambdamr.backend.Backend; None: AWS
              where a runtime is deployed (`lambdamr deploy-runtime`), else local.
              workers: worker processes, >= 1; None: the cores that this process may use.
-             memory_mb: memory of a worker, MiB; a task over it is TaskOutOfMemory. None: no limit.
+             memory_mb: memory of a worker, MiB, >= 32; a task over it is TaskOutOfMemory. None: no
+                        limit.
              timeout_s: time limit of one task; a task over it is TaskTimeout. None: no limit.
              concurrency: most tasks of one job at a time; None: workers; on AWS a share of what
              the account has free.
@@ -88,7 +90,7 @@ class Executor:
             config.root if root is None else absolute_root(os.fspath(root)),
             root is not None,
             as_count("workers", workers) or config.workers,
-            as_count("memory_mb", memory_mb) or config.memory_mb or 0,
+            as_count("memory_mb", memory_mb, LEAST_MEMORY_MB) or config.memory_mb or 0,
             as_count("concurrency", concurrency),
             config.keep_days,
         )

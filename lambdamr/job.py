@@ -14,6 +14,7 @@ from lambdamr_runtime.errors import (
     CorruptObject,
     DuplicateKey,
     JobFailed,
+    JobNotFound,
     JobTimeout,
     ReceiptMismatch,
 )
@@ -119,10 +120,15 @@ class Job:
     def _blocks_of(self, part: "Reduced | Mapped") -> Iterator[list[tuple[Any, Any]]]:
         from lambdamr_runtime.parts import part_blocks
 
-        read = partial(self._job.backend.store.get_range, part.part)
+        store = self._job.backend.store
+        read = partial(store.get_range, part.part)
         try:
             yield from part_blocks(read, part.blocks, part.part)
         except FileNotFoundError as error:
+            if not store.exists(self._job.keys.manifest):
+                raise JobNotFound(
+                    f"Job {self.job_id} was deleted, and its result with it. Run it again."
+                ) from error
             raise CorruptObject(
                 f"{part.part}, an output part of job {self.job_id}, is missing. Somebody deleted "
                 "it; run the job again."

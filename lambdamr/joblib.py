@@ -1,6 +1,6 @@
-"""The joblib backend: `import lambdamr.joblib`, then `joblib.parallel_config(backend="lambdamr")`.
+"""The joblib backend: `import joblib, lambdamr`, then `joblib.parallel_config(backend="lambdamr")`.
 
-`import lambdamr` behind an `import joblib` does the first.
+The two may be imported in either order: see lambdamr.registering.
 
 scikit-learn runs its searches, forests and cross-validations through joblib, so they run here too.
 

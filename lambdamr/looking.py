@@ -17,7 +17,7 @@ from lambdamr_runtime.errors import JobNotFound, LambdamrError
 from lambdamr_runtime.keys import JOBS, JobKeys, is_job_id, last_number
 from lambdamr_runtime.references import read_outcome
 from lambdamr_runtime.store import Store, local_path
-from lambdamr_runtime.wire import Frame, FrameKind, Manifest, StageKind
+from lambdamr_runtime.wire import CLIENT, Frame, FrameKind, Manifest, StageKind
 
 if TYPE_CHECKING:
     from lambdamr_runtime.store import ObstoreStore
@@ -65,6 +65,7 @@ class StageLook:
     ended: int = 0
     """Tasks with an outcome."""
     failed: int = 0
+    """Without those that were cancelled."""
     open_lanes: int = 0
     """Lanes with a chunk that has no outcome."""
     silent_lanes: int = 0
@@ -115,6 +116,9 @@ class JobSummary:
     reason: str = ""
     has_all: bool = False
     """Whether all its results are there: the report of a map may come a moment later."""
+    has_failures: bool = False
+    """Whether it has failed, or tasks of it had before it was cancelled: leaving `with Executor()`
+    by the exception of a task cancels the rest."""
 
     @property
     def is_settled(self) -> bool:
@@ -166,6 +170,7 @@ def summary(store: Store, job: str) -> JobSummary:
         max(0.0, end.ended_s - manifest.created_s) if end is not None and end.ended_s else None,
         end.reason if end is not None else "",
         ended == tasks and not manifest.ends_with_report,
+        state is State.FAILED or (state is State.CANCELLED and _has_failures(store, manifest)),
     )
 
 
@@ -208,6 +213,11 @@ def _ended(store: Store, manifest: Manifest) -> int:
     return count
 
 
+def _has_failures(store: Store, manifest: Manifest) -> bool:
+    runs = (StageRun.of(manifest, index) for index in range(len(manifest.stages)))
+    return any(True for run in runs for _ in store.list(run.keys.failures))
+
+
 def _stage(store: Store, manifest: Manifest, index: int) -> StageLook:
     run = StageRun.of(manifest, index)
     found = StageLook(run)
@@ -216,7 +226,7 @@ def _stage(store: Store, manifest: Manifest, index: int) -> StageLook:
         key = run.keys.outcome(run.plan.group_of(chunk), chunk)
         outcome, frames = read_outcome(store, key)
         found.ended += outcome.count
-        found.failed += outcome.failed
+        found.failed += outcome.failed if outcome.worker != CLIENT else 0
         found.spent.add(outcome)
         found.peak_mb = max(found.peak_mb, outcome.peak_mb)
         for task, frame in zip(run.plan.tasks_of(chunk), frames, strict=True):

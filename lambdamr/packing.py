@@ -64,15 +64,38 @@ class Packer:
         """
         with self._session():
             try:
-                return self._dill(value) if self.serializer == "dill" else self._cloudpickle(value)
+                return self._pickled(value)
             except (ValueError, ModuleNotFoundError):  # of ours: another root; dill is missing
                 raise
             except Exception as error:  # a __reduce__ may raise anything
-                advice = "" if self.serializer == "dill" else ', or try serializer="dill"'
-                raise ArgumentNotSerializable(
-                    f"Could not pickle {what} ({type(error).__name__}: {error}). Pass plain data, "
-                    f"and open files, locks and connections inside the task{advice}."
-                ) from error
+                raise self._not_serializable(value, what, error) from error
+
+    def _not_serializable(
+        self, value: object, what: str, error: Exception
+    ) -> ArgumentNotSerializable:
+        from lambdamr.culprits import culprit, told  # only for what cannot be pickled
+
+        spare = Packer(self.serializer, self.root)  # what is tried is not part of the job
+        _session.packer = spare
+        found = culprit(value, spare.refuses)
+        where, advice = told(*found) if found is not None else ("", "")
+        if not advice:
+            advice = "Pass plain data, and open files, locks and connections inside the task"
+            advice += "" if self.serializer == "dill" else ', or try serializer="dill"'
+        return ArgumentNotSerializable(
+            f"Could not pickle {what}{where} ({type(error).__name__}: {error}). {advice}."
+        )
+
+    def refuses(self, value: object) -> bool:
+        """Whether a value cannot be pickled."""
+        try:
+            self._pickled(value)
+        except Exception:  # whatever a __reduce__ raises
+            return True
+        return False
+
+    def _pickled(self, value: object) -> bytes:
+        return self._dill(value) if self.serializer == "dill" else self._cloudpickle(value)
 
     def reference(self, future: "Future") -> tuple[Callable[..., Any], tuple[Any, ...]]:
         from lambdamr_runtime.references import load_result

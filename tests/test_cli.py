@@ -48,6 +48,15 @@ def test_clean_removes_nothing_from_an_empty_root(
         (["clean", "--nonsense"], Exit.USAGE, "No such option"),
         (["clean", "--older-than", "-1"], Exit.USAGE, "must be >= 0"),
         (["clean", "--root", "s3://bucket/x"], Exit.USAGE, "no local directory"),
+        (["jobs", "--root", "/no/where"], Exit.NOT_FOUND, "no directory /no/where."),
+        (["jobs", "-n", "x"], Exit.USAGE, "'x' is not a whole number."),
+        (["run", "--timeout", "x", "a.py"], Exit.USAGE, "'x' is not a number."),
+        (["run", "--regoin", "x", "a.py"], Exit.USAGE, "No such option '--regoin'."),
+        (
+            ["show", "last", "last"],
+            Exit.USAGE,
+            "extra argument (last). See `lambdamr show --help`.",
+        ),
     ],
 )
 def test_an_error_is_a_line_and_a_status(
@@ -126,4 +135,6 @@ def test_aws_without_keys_or_region_is_one_line(
     assert main([command]) == Exit.FAILED
     captured = capsys.readouterr()
     assert said in captured.err
+    unknown = "This machine knows of no deployment 'default'. "
+    assert (unknown in captured.err) is (not region and command != "deploy-runtime")
     assert (captured.err.count("\n"), captured.out) == (1, "")

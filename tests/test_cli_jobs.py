@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -179,6 +180,26 @@ def test_status_tells_a_bad_end_by_its_exit(unfinished: tuple[str, str], capsys:
     assert main(["cancel", job, "--root", root]) == Exit.OK
     assert main(["status", job, "--root", root]) == Exit.FAILED
     assert "cancelled" in capsys.readouterr().out
+    assert record(capsys, "jobs", "--state", "failed", "--root", root) == []
+
+
+def test_a_job_that_was_cancelled_since_a_task_failed_says_so(
+    root: str, capsys: Capture, gate: Gate
+) -> None:
+    """A block that is left by the exception of a task cancels the rest of its job, which is listed
+    among those that failed; one that was cancelled without a failure is not.
+    """
+    executor = lambdamr.Executor(workers=2, root=root)
+    futures = executor.map(_invert_or_wait, [0, 1], [gate.path] * 2, chunksize=1)
+    with pytest.raises(ZeroDivisionError), executor:
+        futures.result()
+    (found,) = record(capsys, "jobs", "--state", "failed", "--root", root)
+    assert (found["job"], found["state"]) == (futures.job_id, "cancelled")
+    assert "cancelled, tasks failed" in said(capsys, "jobs", "--root", root)
+    assert main(["status", "last", "--root", root]) == Exit.FAILED
+    text = capsys.readouterr().out
+    assert "1 of 2 tasks failed" in text
+    assert "map task 0 failed: ZeroDivisionError: division by zero" in text
 
 
 def test_logs_have_what_tasks_printed(store: str, ended: dict[str, str], capsys: Capture) -> None:
@@ -249,14 +270,36 @@ def test_result_prints_values(
     assert json.loads(path.read_text()) == [["a", 1], ["b", 2]]
 
 
-def test_a_failed_job_has_no_result(store: str, ended: dict[str, str], capsys: Capture) -> None:
+def test_a_failed_job_has_no_result(root: str, capsys: Capture) -> None:
     """One line says why, and what next."""
-    assert main(["result", ended["failed"], "--root", store]) == Exit.FAILED
+    with lambdamr.Executor(workers=1, root=root) as executor:
+        executor.submit(invert, 0).exception()
+    assert main(["result", "last", "--root", root]) == Exit.FAILED
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "ZeroDivisionError" in captured.err
     assert "lambdamr retry" in captured.err
+
+
+def test_values_beside_failed_tasks_are_printed(
+    store: str, ended: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """In their places, the errors in theirs; stderr and the status say that some failed."""
+
+    def printed(*arguments: str) -> bytes:
+        assert main(["result", ended["failed"], *arguments, "--root", store]) == Exit.FAILED
+        captured = capfdbinary.readouterr()
+        assert captured.err.startswith(b"lambdamr: 1 of 3 tasks of job ")
+        assert captured.err.count(b"\n") == 1
+        return captured.out
+
+    told = "ZeroDivisionError: division by zero"
+    assert printed() == f"1.0\nerror: {told}\n0.5\n".encode()
+    assert json.loads(printed("--json")) == [1.0, {"error": told}, 0.5]
+    first, error, last = pickle.loads(printed("--format", "pickle"))
+    assert (first, last) == (1.0, 0.5)
+    assert isinstance(error, ZeroDivisionError)
 
 
 def test_the_result_of_an_unfinished_job_is_waited_for_on_request(
@@ -334,6 +377,23 @@ def test_an_unfinished_job_is_not_retried(unfinished: tuple[str, str], capsys: C
     assert f"lambdamr result {job} --wait" in capsys.readouterr().err
 
 
+def test_many_removed_jobs_are_counted(root: str, capsys: Capture) -> None:
+    """Up to ten are named; JSON has all."""
+    store = open_store(root)
+    ids = [f"20200101-00000{n % 10}-{n:012x}" for n in range(13)]
+
+    def clean(*jobs: str) -> str:
+        for job in jobs:
+            store.put(JobKeys(job).manifest, b"")
+        return said(capsys, "clean", "--root", root)
+
+    assert clean(*ids[:10]).splitlines() == [*sorted(ids[:10]), "10 jobs removed"]
+    assert clean(*ids[:11]) == "11 jobs removed\n"
+    for job in ids:
+        store.put(JobKeys(job).manifest, b"")
+    assert len(record(capsys, "clean", "--root", root)) == 13
+
+
 def test_delete_removes_one_job(root: str, capsys: Capture) -> None:
     """And no other."""
     with lambdamr.Executor(workers=1, root=root) as executor:
@@ -355,6 +415,10 @@ def test_a_running_job_is_deleted_by_force_alone(root: str, capsys: Capture) -> 
         with pytest.raises((lambdamr.LambdamrError, CancelledError)):
             future.result(30)
         gate.touch()  # not before: the task's result might come first
+
+
+def _invert_or_wait(item: int, gate: str) -> float:
+    return 1 / item if item == 0 else pass_gate(gate)
 
 
 def _wait_for(path: str) -> None:
@@ -386,6 +450,15 @@ def script(tmp_path: Path) -> str:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     return str(path)
+
+
+def test_plan_takes_the_prices_of_a_region(script: str, capsys: Capture) -> None:
+    """--region chooses them; one without prices is an error, not a file that does not exist."""
+    arguments = ("plan", "--on", "aws", "--region")
+    assert main([*arguments, "eu-west-1", script]) == Exit.OK
+    assert "eu-west-1" in capsys.readouterr().out
+    assert main([*arguments, "nowhere", script]) == Exit.USAGE
+    assert "The prices of 'nowhere' are not in the table" in capsys.readouterr().err
 
 
 def test_plan_shows_what_a_script_would_do(script: str, root: str, capsys: Capture) -> None:
@@ -487,9 +560,25 @@ def test_run_ends_as_the_script_does(tmp_path: Path, capfd: Capture) -> None:
     path.write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
     assert main(["run", str(path)]) == 128 + 15
     path.write_text("import lambdamr; lambdamr.Executor()")
-    assert main(["run", "--memory", "0", str(path)]) == Exit.USAGE
+    assert main(["run", "--memory", "31", str(path)]) == Exit.USAGE
     assert main(["run", str(tmp_path / "missing.py")]) == Exit.USAGE
     assert "does not exist" in capfd.readouterr().err
+
+
+def test_an_interrupt_of_run_alone_is_passed_on(tmp_path: Path, gate: Gate) -> None:
+    """Somebody sends SIGINT to the command by its id: the script gets it, once."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import sys\n"
+        "from tests.gates import pass_gate\n"
+        "try: pass_gate(sys.argv[1])\n"
+        "except KeyboardInterrupt: sys.exit(7)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([LAMBDAMR, "run", str(path), gate.path], env=environment)
+    gate.wait_until_entered()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 7
 
 
 def test_run_on_aws_needs_a_runtime(script: str, capsys: Capture) -> None:

@@ -60,7 +60,7 @@ def test_delete_a_job(pool: lambdamr.Executor, root: str, tmp_path: Path) -> Non
     assert (output / "_SUCCESS").exists()
     with pytest.raises(JobNotFound):
         lambdamr.attach(mine.job_id, root=root)
-    with pytest.raises(lambdamr.CorruptObject, match="deleted it"):
+    with pytest.raises(lambdamr.JobNotFound, match="was deleted, and its result with it"):
         mine.result(LIMIT_S)
     mine.delete()
 

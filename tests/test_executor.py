@@ -319,7 +319,7 @@ class TestMaking:
         [
             {"workers": 0},
             {"workers": -1},
-            {"memory_mb": 0},
+            {"memory_mb": 31},
             {"timeout_s": -0.5},
             {"concurrency": 0},
             {"serializer": "json"},

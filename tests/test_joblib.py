@@ -117,9 +117,32 @@ def test_a_grid_search_finds_what_it_finds_alone() -> None:
     assert list(trees.predict(features)) == list(trees_alone.predict(features))
 
 
-@pytest.mark.parametrize("imports", ["import joblib, lambdamr", "import lambdamr.joblib, joblib"])
+IMPORTS = [
+    "import joblib, lambdamr",
+    "import lambdamr, joblib",
+    "import lambdamr; from joblib import Parallel; import joblib",
+    "import lambdamr; import sklearn.svm, joblib",
+    "import lambdamr.joblib, joblib",
+    "import lambdamr, importlib, joblib; importlib.reload(joblib)",
+]
+
+
+@pytest.mark.parametrize("imports", IMPORTS)
 def test_the_backend_is_registered_by_imports(imports: str) -> None:
-    """Behind joblib, `import lambdamr` registers it; before it, `import lambdamr.joblib`."""
+    """Whichever is imported first, and whoever imports joblib, it knows the backend."""
     program = f"{imports}; print('lambdamr' in joblib.parallel.BACKENDS)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"True\n"
+
+
+def test_without_joblib_nothing_is_registered() -> None:
+    """`import lambdamr` imports no joblib, and where there is none the usual error says so."""
+    program = (
+        "import sys, lambdamr\n"
+        "assert 'joblib' not in sys.modules\n"
+        "sys.path[:] = []\n"
+        "try: import joblib\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"No module named 'joblib'\n"

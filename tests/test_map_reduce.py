@@ -597,6 +597,34 @@ def test_a_mapper_that_raises(executor: lambdamr.Executor) -> None:
             read()
 
 
+CANNOT_BE_REDUCED: dict[str, tuple[str, list[Any], type[Exception], str]] = {
+    "text": ("sum", ["a", "b"], TypeError, r"'k' \(str\).*'a'.*fold\(operator.add\)"),
+    "mixed": ("max", [1, "b"], TypeError, r"'k' \(str\).*'b' \(str\)"),
+    "between tasks": ("sum", [1.5, decimal.Decimal(1)], TypeError, "'k'.*Decimal"),
+    "operation": ("fold", [1, 0], ZeroDivisionError, "'k'.*0"),
+}
+
+
+@pytest.mark.parametrize("case", CANNOT_BE_REDUCED)
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_what_a_reducer_cannot_take_is_named(
+    executor: lambdamr.Executor, case: str, lanes: int
+) -> None:
+    """The error is the operation's own; a note has reducer, key and value, whether they met in a
+    map task or only in a reduce task.
+    """
+    name, values, kind, said = CANNOT_BE_REDUCED[case]
+    reducer = getattr(lambdamr.reducers, name)
+    reducer = reducer(divmod) if name == "fold" else reducer
+    items = [values] if lanes == 1 else [[value] for value in values]
+    job = executor.map_reduce(lambda values: [("k", value) for value in values], items, reducer)
+    with pytest.raises(kind) as caught:
+        job.result(TIMEOUT_S)
+    told = rf"reducers\.{name} was at the key .*{said}"
+    assert re.search(told, "\n".join(caught.value.__notes__))
+    assert re.search(told, str(caught.value.__cause__))
+
+
 def test_a_failure_ends_the_job_at_once(one_lane: lambdamr.Executor, tmp_path: Path) -> None:
     """After the first failed task the others are not run, and no reducer ever is."""
     seen = tmp_path / "seen"

@@ -2,15 +2,18 @@
 
 import gzip
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from obstore.store import HTTPStore
 
 import lambdamr
 from lambdamr_runtime.errors import InputNotFound, InvalidInput, StoreError
+from lambdamr_runtime.store import ObstoreStore
 
 LINES = "".join(f"line {number}\n" for number in range(5000)).encode()
 
@@ -104,6 +107,22 @@ def test_what_a_web_server_cannot_do_is_said(
     """A missing object, a folder, a glob and a query each have a message of their own."""
     with pytest.raises(error, match=said):
         executor.map_reduce(ends, web + path, lambdamr.reducers.sum)
+
+
+def test_a_server_that_is_not_there_is_said_in_one_line() -> None:
+    """With what the system said; what the object store layer said is the cause of the error."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    root = f"http://127.0.0.1:{port}"
+    once = HTTPStore(root, client_options={"allow_http": True}, retry_config={"max_retries": 0})
+    store = ObstoreStore(root, once)
+    with pytest.raises(StoreError) as caught:
+        store.head("x.txt")
+    assert str(caught.value) == (
+        f"Could not look up 'x.txt' under http://127.0.0.1:{port}: no connection (Connection "
+        "refused). Check the address and the network."
+    )
+    assert "Debug source" in str(caught.value.__cause__)
 
 
 def test_a_scheme_that_nobody_knows_is_said_in_one_line(executor: lambdamr.Executor) -> None:

@@ -8,6 +8,7 @@ is the same everywhere.
 """
 
 import enum
+import re
 import sys
 from importlib import import_module
 
@@ -121,6 +122,9 @@ def _refused(error: Exception | str, status: Exit) -> Exit:
 def _told(error: click.ClickException) -> str:
     """Return click's message in one line, with where to read on."""
     said = " ".join(error.format_message().split())
+    said = re.sub(r"not a valid integer( range)?\b", "not a whole number", said)
+    said = re.sub(r"not a valid float( range)?\b", "not a number", said)
+    said += "" if said.endswith((".", "?", "!")) else "."
     context = getattr(error, "ctx", None)
     return f"{said} See `{context.command_path} --help`." if context is not None else said
 

@@ -23,7 +23,9 @@ def deployment_options(command: _F) -> _F:
     return click.option("--name", default=DEFAULT_NAME, help="Name of the deployment.")(command)
 
 
-def connect(name: str, region: str | None, aws_profile: str | None) -> tuple[Aws, Names]:
+def connect(
+    name: str, region: str | None, aws_profile: str | None, *, is_new: bool = False
+) -> tuple[Aws, Names]:
     """Return the way to AWS and the names of a deployment.
 
     The region is the given one, that of the deployment on this machine, or that of AWS's own
@@ -37,7 +39,8 @@ def connect(name: str, region: str | None, aws_profile: str | None) -> tuple[Aws
     profile = load_profile(name)
     place = region or (profile.region if profile else None) or session.region_name
     if not place:
-        raise DeployError(NO_REGION)
+        known = "" if is_new else f"This machine knows of no deployment {name!r}. "
+        raise DeployError(f"{known}{NO_REGION}")
     cloud = Aws(session, place)
     return cloud, identify(cloud, name, place)
 

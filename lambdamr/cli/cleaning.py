@@ -4,6 +4,9 @@ import click
 
 from lambdamr.cli.showing import json_option, show
 
+MOST_NAMED = 10
+"""Where more jobs are removed, their number says enough."""
+
 
 @click.command()
 @click.option("--older-than", "days", type=float, help="Days; default: keep_days of the settings.")
@@ -12,7 +15,7 @@ from lambdamr.cli.showing import json_option, show
 def clean(days: float | None, root: str | None, as_json: bool) -> int:
     """Remove ended and abandoned jobs.
 
-    Never one that runs.
+    Never one that runs. Up to ten are named, with --json all.
 
     \b
     Examples:
@@ -24,5 +27,6 @@ def clean(days: float | None, root: str | None, as_json: bool) -> int:
 
     removed = clean_jobs(None if days is None else days * DAY_S, root=root)
     count = f"{len(removed)} job{'' if len(removed) == 1 else 's'} removed"
-    show(removed, "\n".join((*removed, count)), as_json)
+    named = removed if len(removed) <= MOST_NAMED else []
+    show(removed, "\n".join((*named, count)), as_json)
     return 0

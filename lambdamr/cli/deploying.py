@@ -97,7 +97,7 @@ def deploy_runtime(
       lambdamr deploy-runtime --requirements requirements.txt --plan
       lambdamr deploy-runtime --emit-template runtime/template.json
     """
-    cloud, names = connect(name, region, aws_profile)
+    cloud, names = connect(name, region, aws_profile, is_new=True)
     asked = Options(**options)  # type: ignore[arg-type]  # click's values, named as the fields
     if emit_template:
         return _emit(emit_template, plan_for_template(cloud, names, asked), as_json)

@@ -82,7 +82,7 @@ def retry(job: str, root: str | None, as_json: bool) -> int:
     if new == job:
         text = f"job {job}: nothing to run again"
     else:
-        text = f"job {new} ran again what failed of {job}: {failed or 'none'} failed"
+        text = f"job {new} ran again what had no value in {job}: {failed or 'none'} failed"
     show({"job": new, "of": job, "failed": failed}, text, as_json)
     return int(failed > 0)
 

@@ -1,12 +1,13 @@
 """`lambdamr jobs`: which jobs there are."""
 
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from lambdamr.cli.asking import open_root, root_option
+from lambdamr.cli.asking import open_root, root_of, root_option
 from lambdamr.cli.showing import STATES, age, json_option, show, state, table
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ SHOWN = 20
               help="Most jobs shown, the newest.")  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Show all.")
 @click.option("--state", "wanted", type=click.Choice(STATES), multiple=True,
-              help="Only jobs in this state; may be repeated.")  # fmt: skip
+              help="Only jobs in this state; may be repeated. With failed: those too that were "
+              "cancelled when tasks had failed.")  # fmt: skip
 @root_option
 @json_option
 def jobs(
@@ -38,14 +40,19 @@ def jobs(
       lambdamr jobs --all --json
     """
     from lambdamr.looking import job_ids, summary
+    from lambdamr_runtime.errors import JobNotFound
+    from lambdamr_runtime.store import local_path
 
+    path = local_path(root_of(root))
+    if root and path is not None and not os.path.isdir(path):
+        raise JobNotFound(f"There is no directory {path}. Check --root.")
     store = open_root(root)
     found: list[JobSummary] = []
     for job in job_ids(store):
         if not everything and len(found) == limit:
             break
         each = summary(store, job)
-        if not wanted or each.state in wanted:
+        if not wanted or each.state in wanted or (each.has_failures and "failed" in wanted):
             found.append(each)
     found.sort(key=lambda each: each.created_s, reverse=True)  # ids tell the second alone
     show([asdict(each) for each in found], _text(found), as_json)
@@ -61,5 +68,8 @@ def _text(found: "list[JobSummary]") -> str:
         old = age(max(0.0, now - each.created_s)) if each.created_s else "-"
         took = age(each.seconds) if each.seconds is not None else "-"
         tasks = f"{each.ended:,}/{each.tasks:,}"
-        rows.append([each.job, state(each.state), old, took, tasks, each.name or each.reason])
+        said = state(each.state)
+        if each.has_failures and each.state != "failed":
+            said += ", tasks failed"
+        rows.append([each.job, said, old, took, tasks, each.name or each.reason])
     return table(rows)

@@ -89,12 +89,13 @@ def status(
 
     job, store = job_and_root(job, root)
     found = look(store, job)
-    record, text = _record(found), f"{_head(found)}\n{_stages(found)}"
+    record, shown = _record(found), [_head(found), _stages(found)]
     places = None if found.state.is_over else _standing(found, store.root)
     if places is not None:
         record["lanes"] = asdict(places)
-        text = f"{text}\n  lanes: {places}"
-    show(record, text, as_json)
+        shown.append(f"  lanes: {places}")
+    shown += _told([task for stage in found.stages for task in stage.tasks if task.error])
+    show(record, "\n".join(shown), as_json)
     return int(found.state in ("failed", "cancelled"))
 
 
@@ -262,7 +263,12 @@ def _head(found: "JobLook") -> str:
     if last and not found.state.is_over:
         old = f"{old}; the last outcome is {age(max(0.0, time.time() - last))} old"
     reason = f"\n  {found.end.reason}" if found.end is not None and found.end.reason else ""
-    return f"job {found.manifest.job}: {state(found.state)}{took}, submitted {old}{reason}"
+    failed = sum(stage.failed for stage in found.stages)
+    tasks = sum(stage.run.stage.tasks for stage in found.stages)
+    failures = f"\n  {failed:,} of {tasks:,} tasks failed" if failed else ""
+    return (
+        f"job {found.manifest.job}: {state(found.state)}{took}, submitted {old}{reason}{failures}"
+    )
 
 
 def _stages(found: "JobLook") -> str:

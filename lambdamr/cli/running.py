@@ -2,24 +2,40 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+from typing import Any
 
 import click
 
 from lambdamr.cli.showing import json_option, say, show
+from lambdamr_runtime.limits import LEAST_MEMORY_MB
+
+LOOK_S = 0.5
+"""A script's end is seen after so long even where another thread took its signal."""
 
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 """What stands behind SCRIPT is the script's."""
 
-script_argument = click.argument("script", type=click.Path(exists=True, dir_okay=False))
+
+class _Script(click.Path):
+    """A file; what looks like an option is one that there is none of."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).startswith("-") and not os.path.exists(value):
+            raise click.NoSuchOption(str(value), ctx=ctx)
+        return super().convert(value, param, ctx)
+
+
+script_argument = click.argument("script", type=_Script(exists=True, dir_okay=False))
 rest_argument = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 
 
 @click.command(context_settings=PASSED_ON)
 @click.option("--backend", type=click.Choice(["local", "aws"]), help="Where its jobs run.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.")
-@click.option("--memory", type=click.IntRange(min=1), help="Memory of a worker, MiB.")
+@click.option("--memory", type=click.IntRange(min=LEAST_MEMORY_MB), help="Memory of a worker, MiB.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Of a task, seconds.")
 @click.option("--root", help="Where its jobs are stored.")
 @click.option("--progress/--no-progress", default=None, help="Bars while it waits.")
@@ -53,12 +69,31 @@ def run(script: str, arguments: tuple[str, ...], **options: object) -> int:
         f"LAMBDAMR_{name}": str(value) for name, value in settings.items() if value is not None
     }
     process = subprocess.Popen([sys.executable, script, *arguments], env={**os.environ, **given})
-    while True:
+    status = _waited(process) if hasattr(signal, "sigtimedwait") else None
+    while status is None:
         try:
             status = process.wait()
-            return status if status >= 0 else 128 - status
         except KeyboardInterrupt:  # the script has had it too, and ends as it likes
             continue
+    return status if status >= 0 else 128 - status
+
+
+def _waited(process: "subprocess.Popen[bytes]") -> int:
+    """Return the exit status of a script that ends as it likes.
+
+    Ctrl-C reaches it as it reaches this process; a signal that somebody sent to this process alone
+    is passed on. Only the signal itself tells which of the two it was.
+    """
+    signals = {signal.SIGINT, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        while (status := process.poll()) is None:
+            got = signal.sigtimedwait(signals, LOOK_S)
+            if got is not None and got.si_signo == signal.SIGINT and got.si_code <= 0:
+                process.send_signal(signal.SIGINT)  # sent by a process, not by the terminal
+        return status
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_deployed() -> None:
@@ -79,10 +114,13 @@ def _check_deployed() -> None:
 @click.command(context_settings=PASSED_ON)
 @click.option("--on", type=click.Choice(["local", "aws"]),
               help="Plan it for there; default: where it would run.")  # fmt: skip
+@click.option("--region", help="AWS region whose prices count.")
 @json_option
 @script_argument
 @rest_argument
-def plan(script: str, arguments: tuple[str, ...], on: str | None, as_json: bool) -> int:
+def plan(
+    script: str, arguments: tuple[str, ...], on: str | None, region: str | None, as_json: bool
+) -> int:
     """Show what a script's jobs would do and cost.
 
     The script runs, but none of its jobs: it stops where it needs a result. What it prints goes
@@ -91,14 +129,14 @@ def plan(script: str, arguments: tuple[str, ...], on: str | None, as_json: bool)
     \b
     Examples:
       lambdamr plan simulate.py
-      lambdamr plan --on aws wordcount.py big.txt
+      lambdamr plan --on aws --region eu-west-1 wordcount.py big.txt
       lambdamr plan --json simulate.py
     """
     from lambdamr.planning.script import ScriptFailed, plan_script
 
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            found = plan_script(script, arguments, on)
+            found = plan_script(script, arguments, on, region)
         except ScriptFailed as error:
             say(str(error).rstrip("\n"), err=True)
             return 1

@@ -10,7 +10,7 @@ import runpy
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lambdamr import executor as executors
 from lambdamr.config import load_config
@@ -40,11 +40,13 @@ class ScriptFailed(Exception):
 class Rehearsal:
     """Makes the engines of executors while a script is planned.
 
-    Args:  on: "aws" or "local"; None: where each executor would run.
+    Args:  on: "aws" or "local"; None: where each executor would run. region: of AWS; None: as
+           deployed or configured.
     """
 
-    def __init__(self, on: str | None = None) -> None:
+    def __init__(self, on: str | None = None, region: str | None = None) -> None:
         self._on = on
+        self._region = region
         self._engines: list[RehearsalEngine] = []
         self._order: list[tuple[RehearsalEngine, int]] = []
 
@@ -58,6 +60,8 @@ class Rehearsal:
             target = deployed_target(deployed, int(CONCURRENCY * FREE_SHARE))
         elif self._on == AWS:
             target = assumed_target(load_config())
+        if target.is_aws and self._region is not None:
+            target = replace(target, region=self._region)
         engine = RehearsalEngine(RehearsalBackend(open_store(place.root), target))
         engine.noted = self._note
         self._engines.append(engine)
@@ -80,13 +84,15 @@ class Rehearsal:
         )
 
 
-def plan_script(path: str, arguments: Sequence[str], on: str | None = None) -> ScriptPlan:
+def plan_script(
+    path: str, arguments: Sequence[str], on: str | None = None, region: str | None = None
+) -> ScriptPlan:
     """Run a script up to the first result that it needs, and return what it planned.
 
     Args:    arguments: what the script finds in sys.argv[1:].
-    Raises:  ScriptFailed: the script has raised something.
+    Raises:  ScriptFailed: the script has raised something. UnknownPrices: of the region.
     """
-    rehearsal = Rehearsal(on)
+    rehearsal = Rehearsal(on, region)
     needs_result = ""
     with _rehearsing(rehearsal), _arguments([path, *arguments]):
         try:

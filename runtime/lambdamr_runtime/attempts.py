@@ -58,6 +58,9 @@ class History:
         return Frame(FrameKind.ERROR, payload, log)
 
 
+IN_C = "It was in C code that was called without any Python code of yours, so there is no stack."
+
+
 def failure_of(death: Death, task: int, tries: int) -> TaskFailed:
     """Return the error that a death means for the user."""
     stack = f"\n{death.stack}" if death.stack else ""
@@ -66,7 +69,7 @@ def failure_of(death: Death, task: int, tries: int) -> TaskFailed:
     if death.cause is DeathCause.TIMEOUT:
         return TaskTimeout(
             f"Task {task} was stopped: {death.detail}. Raise timeout_s= or make the task "
-            f"smaller. It was at:{stack or ' (no Python frame)'}{tail}"
+            f"smaller. {f'It was at:{stack}' if stack else IN_C}{tail}"
         )
     if death.cause is DeathCause.MEMORY:
         return TaskOutOfMemory(

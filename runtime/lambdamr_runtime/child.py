@@ -404,8 +404,7 @@ class _ProcessWatch:
             self._shared.spool.begin(execution)
 
     def begin_task(self, chunk: int, task: int, timeout_s: float | None, execution: str) -> None:
-        deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
-        self._shared.page.begin(chunk, task, deadline, execution)
+        self._shared.page.begin(chunk, task, timeout_s or float("inf"), execution)
 
     def end_task(self, task: int, frame: Frame) -> None:
         if self._spools:

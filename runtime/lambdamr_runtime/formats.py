@@ -73,11 +73,21 @@ class Format:
     def _explain(self, pair: Pair, lines: "Encoder") -> None:
         try:
             "".join(lines([pair], self.columns)).encode()
+        except _WrongWidth as error:
+            raise UnwritablePair(
+                f"columns={list(self.columns)!r} does not fit the key {shown(pair[0])} with the "
+                f"value {shown(pair[1])}: {error}. Give columns= a name per field; a tuple makes "
+                "several."
+            ) from error
         except (TypeError, ValueError, RecursionError) as error:
             raise UnwritablePair(
                 f"format={self.name!r} cannot hold the key {shown(pair[0])} with the value "
                 f"{shown(pair[1])}: {error}. {_ADVICE[self.name]}"
             ) from error
+
+
+class _WrongWidth(ValueError):
+    """A row has not as many fields as columns= names."""
 
 
 Encoder = Callable[[Sequence[Pair], tuple[str, ...]], Iterable[str]]
@@ -169,7 +179,7 @@ def _row(key: object, value: object, columns: tuple[str, ...]) -> Sequence[objec
 
 
 def _refuse_width(row: Sequence[object], columns: tuple[str, ...]) -> NoReturn:
-    raise ValueError(f"it makes {len(row)} fields, columns= names {len(columns)}: {columns}")
+    raise _WrongWidth(f"it makes {len(row)} fields, columns= names {len(columns)}")
 
 
 _ENCODERS: dict[str, Encoder] = {"jsonl": _json_lines, "csv": _csv_rows, "text": _text_lines}

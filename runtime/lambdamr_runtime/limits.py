@@ -147,6 +147,9 @@ LOGS_WANTED_S = 10.0
 """Where looks cost money, a running lane looks this often whether somebody wants to see what its
 task writes; from then on it shows that every TOMBSTONE_S."""
 
+LEAST_MEMORY_MB = 32
+"""Least limit of a local worker: the process of an empty map takes 20 MB, of a map_reduce 27."""
+
 MEMORY_CHECK_S = 0.02
 """The watchdog reads the memory of a task's process this often."""
 

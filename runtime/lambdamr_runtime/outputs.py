@@ -280,10 +280,12 @@ class Final:
         """
         taken = [name for name in found if not self.single or name == self.single]
         if taken and not self.overwrite:
-            name = min(taken)
+            there = f"output={self.folder!r} already holds {min(taken)!r}"
+            if self.single:
+                there = f"output={f'{self.folder}/{self.single}'!r} exists already"
             raise ValueError(
-                f"output={self.folder!r} already holds {name!r}. Remove it, name another output, "
-                "or give overwrite=True, which replaces the result of an earlier job."
+                f"{there}. Remove it, name another output, or give overwrite=True, which replaces "
+                "the result of an earlier job."
             )
 
 

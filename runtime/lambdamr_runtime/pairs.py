@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from inspect import CO_GENERATOR
 from itertools import chain, islice
 from types import GeneratorType
-from typing import Any, NoReturn
+from typing import Any
 
+from lambdamr_runtime import reducers
 from lambdamr_runtime.errors import BadKey, InvalidPairs
-from lambdamr_runtime.reducers import Reducer, States
+from lambdamr_runtime.reducers import Pairs, Reducer, States
 
 CHAINED_PAIRS = 64
 """Pairs of one mapper that are checked together before the next mapper gets them."""
@@ -77,19 +78,49 @@ def add(combine: Reducer, states: States, batch: list[Pair], fn: Mapper) -> None
     """
     try:
         combine.add(states, batch)
-    except (TypeError, ValueError) as error:
-        _refuse(batch, fn, error)
+    except Exception as error:
+        _check(batch, fn)
+        note_pair(error, combine)
+        raise
 
 
-def _refuse(batch: list[Pair], fn: Mapper, error: Exception) -> NoReturn:
-    """Raise what is wrong with a batch, or *error* if it is not to be seen in the pairs."""
+def merge(combine: Reducer, states: States, pairs: Pairs) -> None:
+    """Merge (key, state) pairs into the dictionary. Raises: what the values' own methods raise."""
+    try:
+        combine.merge(states, pairs)
+    except Exception as error:
+        note_pair(error, combine)
+        raise
+
+
+def note_pair(error: Exception, combine: Reducer) -> None:
+    """Note on an error of a reducer which pair it was at: looked up in the frame that failed, so
+    that a pair costs nothing.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != reducers.__file__:
+        trace = trace.tb_next
+    found = trace.tb_frame.f_locals if trace is not None else {}
+    if "key" not in found:
+        return
+    name = type(combine).__name__.lower()
+    value = found.get("value", found.get("state", found.get("more")))
+    advice = ""
+    if isinstance(combine, reducers.Sum) and isinstance(error, TypeError):
+        advice = " It adds to 0: for text, lists and the like take reducers.fold(operator.add)."
+    note = f"reducers.{name} was at the key {shown(found['key'])} with the value {shown(value)}."
+    notes = [*getattr(error, "__notes__", ()), note + advice]
+    object.__setattr__(error, "__notes__", notes)  # past the class's own, which may refuse
+
+
+def _check(batch: list[Pair], fn: Mapper) -> None:
+    """Raise what is wrong with the pairs of a batch, if anything is."""
     for pair in batch:
         key, _ = as_pair(pair, fn)
         try:
             hash(key)
         except TypeError as unhashable:
             raise BadKey(f"{shown(key)} cannot be a key: {unhashable}.") from unhashable
-    raise error
 
 
 def _is_generator_function(fn: Mapper) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from lambdamr_runtime.errors import CorruptObject
 from lambdamr_runtime.limits import KIB, MIB
 from lambdamr_runtime.memory import Room
+from lambdamr_runtime.pairs import merge
 from lambdamr_runtime.parts import PART_PAIRS
 from lambdamr_runtime.reducers import States
 from lambdamr_runtime.runs import Hot, Merger, Run, Whole
@@ -91,7 +92,7 @@ class Partition:
             for keys, counts, values in decode_contents(data, identity, piece, source):
                 self.pairs_read += len(values)
                 found = self._combine.unpacked(counts, values)
-                self._combine.merge(states, zip(keys, found, strict=True))
+                merge(self._combine, states, zip(keys, found, strict=True))
                 if self._room.is_full(len(states)):
                     return None
         return states

@@ -43,6 +43,8 @@ class Running:
     execution: str
     began_s: float = 0.0
     """Seconds since the epoch."""
+    limit_s: float = float("inf")
+    """How long it may run: the deadline, from its start."""
 
 
 def unnamed_file() -> FileIO:
@@ -63,7 +65,7 @@ def unnamed_file() -> FileIO:
 class ProgressPage:
     """One page of shared memory that says which task runs; a write costs about a microsecond."""
 
-    _ROW = struct.Struct("<Qqqd16sd")
+    _ROW = struct.Struct("<Qqqd16sdd")
     _BEAT = struct.Struct("<d")
     _ENDS = struct.Struct("<d")
     _MEMORY = struct.Struct("<Q")
@@ -75,10 +77,12 @@ class ProgressPage:
         self.limit(float("inf"))
         self.limit_memory(0)
 
-    def begin(self, chunk: int, task: int, deadline: float, execution: str) -> None:
+    def begin(self, chunk: int, task: int, limit_s: float, execution: str) -> None:
+        """Say that a task runs, and how long it may; infinite without a limit."""
         self._number += 1
-        stamp, now = execution.encode(), time.time()
-        self._ROW.pack_into(self._page, 0, self._number, chunk, task, deadline, stamp, now)
+        deadline = time.monotonic() + limit_s
+        row = (self._number, chunk, task, deadline, execution.encode(), time.time(), limit_s)
+        self._ROW.pack_into(self._page, 0, *row)
 
     def end(self) -> None:
         """Say that no task runs."""
@@ -86,10 +90,11 @@ class ProgressPage:
 
     def running(self) -> Running | None:
         """Return the running task, or None between tasks."""
-        number, chunk, task, deadline, execution, began = self._ROW.unpack_from(self._page)
+        number, chunk, task, deadline, stamp, began, limit_s = self._ROW.unpack_from(self._page)
         if not number or chunk < 0:
             return None
-        return Running(number, chunk, task, deadline, execution.rstrip(b"\0").decode(), began)
+        execution = stamp.rstrip(b"\0").decode()
+        return Running(number, chunk, task, deadline, execution, began, limit_s)
 
     def beat(self) -> None:
         """Say that threads of the process run: none can while a C call holds the GIL."""

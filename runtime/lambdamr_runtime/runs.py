@@ -22,6 +22,7 @@ from lambdamr_runtime.canonical import canonical, natural_shape, partition_of, p
 from lambdamr_runtime.content import Block, BlockWriter, decode_content
 from lambdamr_runtime.errors import InvalidPairs
 from lambdamr_runtime.limits import MIB
+from lambdamr_runtime.pairs import merge
 from lambdamr_runtime.reducers import Reducer, States
 from lambdamr_runtime.serialize import Dumps
 
@@ -289,7 +290,7 @@ class Merger:
         firsts: States = {}
         for cursor in cursors:
             ranks, keys, found = cursor.take(frontier, inclusive=not streams)
-            combine.merge(states, zip(ranks, found, strict=True))
+            merge(combine, states, zip(ranks, found, strict=True))
             if ranks is not keys:
                 for rank, key in zip(ranks, keys, strict=True):
                     firsts.setdefault(rank, key)

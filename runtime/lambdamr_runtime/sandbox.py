@@ -124,9 +124,7 @@ class Sandbox:
         self._false_starts = 0 if ready else self._false_starts + 1
         if self._false_starts > INFRASTRUCTURE_RETRIES:
             self._child, self._false_starts = None, 0
-            raise StoreError(
-                f"The process for tasks could not start: it ended by {death.detail}.\n{death.log}"
-            )
+            raise StoreError(f"The process for tasks could not start: {death.detail}.\n{death.log}")
 
     def _watch(
         self, child: "_Child", event: Event, surroundings: Surroundings
@@ -178,7 +176,10 @@ class Sandbox:
         running = self._shared.page.running()
         now = time.monotonic()
         if running is not None and now > running.deadline:
-            detail = f"it ran over its time limit (stopped {now - running.deadline:.2f} s after it)"
+            detail = (
+                f"it ran over its time limit of {running.limit_s:.4g} s (stopped "
+                f"{now - running.deadline:.2f} s after it)"
+            )
             return self._autopsy(child, running, DeathCause.TIMEOUT, detail)
         self._time.see(running, now)
         if now > self._time.ends:
@@ -216,7 +217,10 @@ class Sandbox:
             detail = _exit_text(status)
             if self._is_out_of_memory(status, child.last_mb):
                 cause = DeathCause.MEMORY
-                detail = f"the system, out of memory: it used {child.last_mb:.0f} MB or more"
+                detail = (
+                    "the system killed its process for want of memory, when it used "
+                    f"{child.last_mb:.0f} MB or more"
+                )
         return Death(
             cause,
             detail,
@@ -240,7 +244,7 @@ def _check_idle(deaths: int, death: Death) -> None:
     """Raise if children of one event die again and again while no task runs."""
     if deaths > INFRASTRUCTURE_RETRIES:
         raise StoreError(
-            f"The process for tasks ended {deaths} times while none ran, at last by "
+            f"The process for tasks ended {deaths} times while none ran, at last: "
             f"{death.detail}.\n{death.log}"
         )
 
@@ -275,9 +279,10 @@ class _Time:
         One that was begun late is tried again, first in its invocation, with all the time there is.
         """
         ran_s = self.ends - self._seen
+        if ran_s < (1 - LATE_SHARE) * self._whole_s:
+            return DeathCause.LOST, f"the time limit of its function, after {ran_s:.1f} s"
         detail = f"it ran into the time limit of its function, after {ran_s:.1f} s"
-        is_late = ran_s < (1 - LATE_SHARE) * self._whole_s
-        return (DeathCause.LOST if is_late else DeathCause.TIMEOUT), detail
+        return DeathCause.TIMEOUT, detail
 
 
 class _Looker:

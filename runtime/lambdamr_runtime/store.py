@@ -359,6 +359,12 @@ def _reason(error: BaseException) -> str:
             f"there are no usable AWS credentials: {_in_line(text.split(_PROVIDER)[-1])}. {NO_KEYS}"
         )
     answer = _ANSWER.search(text)
+    cause = _NO_CONNECTION.search(str(error))
+    if answer is None and cause is not None:
+        tries = _RETRIES.search(text)
+        after = f", after {tries[0]}" if tries else ""
+        said = cause["said"].removeprefix("failed to lookup address information: ")
+        return f"no connection ({said}){after}. Check the address and the network."
     if answer is None:
         bare = _in_line(_NO_ANSWER.split(text)[-1])
         is_unsaid = "Error performing HEAD" in text and bare.endswith("400 Bad Request")
@@ -396,6 +402,14 @@ _NO_ANSWER = re.compile(
     r"The operation lacked the necessary privileges .*? status code: ", re.DOTALL
 )
 """What obstore puts before the status of a refusal without a word, which HEADs get."""
+
+
+_NO_CONNECTION = re.compile(
+    r"kind: Connect,.*?(?:message|error): \"(?P<said>[^\"\n]*)\"", re.DOTALL
+)
+"""Where obstore's Debug source has what the system said of a connection that failed."""
+
+_RETRIES = re.compile(r"\b\d+ retries\b")
 
 
 def _help_without_answer(text: str) -> str:
