@@ -32,6 +32,29 @@ def wait_until(condition: Callable[[], Any], what: str, patience_s: float = PATI
         time.sleep(POLL_S)
 
 
+def wait_until_waiting(pid: int) -> None:
+    """Return when the main thread of a process has slept in one system call for a while.
+
+    A bounded look at /proc: nothing else tells that somebody waits. Not for the interpreter's
+    lock: who wants that one looks for it every 5 ms.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    since, before = time.monotonic(), ""
+    while time.monotonic() - since < 0.05:
+        assert time.monotonic() < deadline
+        status = Path(f"/proc/{pid}/status").read_text()  # with its switches from and to a CPU
+        if status != before or "State:\tS" not in status:
+            since, before = time.monotonic(), status
+        os.sched_yield()
+
+
+def main_child(pid: int) -> int:
+    """Return the id of the child that the main thread of a process has started."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(path.read_text, f"a child of {pid}")
+    return int(path.read_text().split()[0])
+
+
 # --- signs in files ----------------------------------------------------------------------------
 def sign(folder: str, name: object) -> int:
     """Leave one more file for *name*; returns how many there are now."""

@@ -23,6 +23,7 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.store import open_store
 from lambdamr_runtime.wire import StageKind
 from lambdamr_runtime.work import Call
+from tests import faults
 from tests.cluster import Cluster
 from tests.gates import PATIENCE_S, Gate, pass_gate
 
@@ -575,10 +576,14 @@ def test_an_interrupt_of_run_alone_is_passed_on(tmp_path: Path, gate: Gate) -> N
         "except KeyboardInterrupt: sys.exit(7)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([LAMBDAMR, "run", str(path), gate.path], env=environment)
-    gate.wait_until_entered()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE_S) == 7
+    with subprocess.Popen([LAMBDAMR, "run", str(path), gate.path], env=environment) as process:
+        try:
+            gate.wait_until_entered()
+            faults.wait_until_waiting(faults.main_child(process.pid))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 7
+        finally:
+            process.kill()
 
 
 def test_run_on_aws_needs_a_runtime(script: str, capsys: Capture) -> None:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import termios
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import pytest
 
 import lambdamr
 from lambdamr.cli import Exit
+from tests import faults
 from tests.gates import Gate, pass_gate
 
 PATIENCE_S = 30.0
@@ -485,7 +485,7 @@ class TestInterrupt:
             try:
                 assert is_readable(ready), "the program did not get ready"
                 os.close(ready)
-                wait_until_waiting(process.pid)
+                faults.wait_until_waiting(process.pid)
                 (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
                 out, err = process.communicate(timeout=PATIENCE_S)
             except BaseException:
@@ -609,22 +609,6 @@ class TestInterrupt:
             root, tmp_path, group=False,
         )  # fmt: skip
         assert ended == Ended(0, "True\n", "")
-
-
-def wait_until_waiting(pid: int) -> None:
-    """Return when the main thread of a process has slept in one system call for a while.
-
-    A bounded look at /proc: nothing else tells that somebody waits. Not for the interpreter's
-    lock: who wants that one looks for it every 5 ms.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    since, before = time.monotonic(), ""
-    while time.monotonic() - since < 0.05:
-        assert time.monotonic() < deadline
-        status = Path(f"/proc/{pid}/status").read_text()  # with its switches from and to a CPU
-        if status != before or "State:\tS" not in status:
-            since, before = time.monotonic(), status
-        os.sched_yield()
 
 
 # --- what programs show -----------------------------------------------------------------------

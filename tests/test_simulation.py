@@ -20,6 +20,7 @@ REGRESSIONS = {
     168: "a failure record that came twice counted one death twice",
     2487: "children that die again and again while they record a death",
     4263: "a store that refuses a read of the result",
+    232698: "output that a repair of the finalizer had begun to remove when it crashed itself",
     68075: "several tasks of a chunk, each of which runs into a limit",
 }
 """Seeds that found defects, or holes in what is checked."""

@@ -193,6 +193,19 @@ def finish_cancelled(store: Store, keys: JobKeys) -> None:
     end_job(store, keys, Report.decode(store.get(keys.cancelled), keys.cancelled))
 
 
+def repeat_bad_end(store: Store, run: StageRun) -> None:
+    """Write the report of a job with a tombstone; who put that may have died in between.
+
+    Called by a repair: so may a finalizer, between what it wrote and its look.
+    """
+    keys = JobKeys(run.manifest.job)
+    finish_cancelled(store, keys)
+    if run.stage.kind is StageKind.FINAL:
+        from lambdamr_runtime.outputs import withdraw  # few jobs have one
+
+        withdraw(store, keys, again=True)
+
+
 def read_end(store: Store, keys: JobKeys) -> Report | None:
     """Return how a job ended, by its report or else its tombstone; None while it runs."""
     for key in (keys.report, keys.cancelled):
@@ -303,18 +316,6 @@ class Barrier:
             self._launch(events)
             self._store.create(run.keys.next, b"", new_execution_id())
         return False
-
-    def job_cancelled(self, run: StageRun) -> None:
-        """Write the report of a job with a tombstone; who put that may have died in between.
-
-        Called by a repair: so may a finalizer, between what it wrote and its look.
-        """
-        keys = JobKeys(run.manifest.job)
-        finish_cancelled(self._store, keys)
-        if run.stage.kind is StageKind.FINAL:
-            from lambdamr_runtime.outputs import withdraw  # few jobs have one
-
-            withdraw(self._store, keys, again=True)
 
     def job_ended(self, manifest: Manifest) -> None:
         """Write the report of a job whose stages are all complete."""

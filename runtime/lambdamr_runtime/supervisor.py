@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lambdamr_runtime.attempts import is_recorded
-from lambdamr_runtime.barrier import Report, end_job, finish_cancelled
+from lambdamr_runtime.barrier import Report, end_job, repeat_bad_end
 from lambdamr_runtime.chunk import StageRun
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.errors import CorruptObject, RuntimeMismatch
@@ -155,22 +155,23 @@ def supervise(
     try:
         event = Event.decode(failure.payload)
         keys = JobKeys(event.job)
-        if store.exists(keys.report):
+        has_tombstone = store.exists(keys.cancelled)
+        if not has_tombstone and store.exists(keys.report):
             return Verdict.NOTHING
-        if store.exists(keys.cancelled):
-            finish_cancelled(store, keys)
+        run = StageRun.of(Manifest.decode(store.get(keys.manifest), keys.manifest), event.stage)
+        if has_tombstone:
+            repeat_bad_end(store, run)
             return Verdict.NOTHING
-        manifest = Manifest.decode(store.get(keys.manifest), keys.manifest)
     except FileNotFoundError:  # nobody can run a job that was deleted
         return Verdict.NOTHING
     except RuntimeMismatch as error:  # as the worker said too
         return _end(store, _job_of(failure.payload), str(error), clock)
     if failure.useless:
         return _end(store, event.job, failure.useless, clock)
-    repair = _repair(event, StageRun.of(manifest, event.stage), failure, store, log)
+    repair = _repair(event, run, failure, store, log)
     if repair.attempt > INFRASTRUCTURE_RETRIES:
         reason = (
-            f"Lane {event.lo} of stage {manifest.stages[event.stage].name!r} could not be run: its "
+            f"Lane {event.lo} of stage {run.stage.name!r} could not be run: its "
             f"invocations failed {repair.attempt + 1} times in a row without a result, the last "
             f"was ended by {failure.detail}."
         )

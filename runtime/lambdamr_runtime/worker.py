@@ -11,7 +11,7 @@ from typing import Any
 
 from lambdamr_runtime import serialize
 from lambdamr_runtime.attempts import History, load_history, save_attempt
-from lambdamr_runtime.barrier import Barrier, end_overdue
+from lambdamr_runtime.barrier import Barrier, end_overdue, repeat_bad_end
 from lambdamr_runtime.chunk import NO_WAIT, ChunkRunner, StageRun, Waited, Watched
 from lambdamr_runtime.clock import Clock
 from lambdamr_runtime.context import Cache
@@ -111,7 +111,7 @@ class Worker:
                 return None
         if overdue or (self._is_stale(event) and self._is_cancelled(run)):
             if (event.repair or event.death is not None) and self._is_cancelled(run):
-                self._barrier.job_cancelled(run)
+                repeat_bad_end(self._store, run)
             return None
         self._launch_children(run, event)
         return self._run_lane(run, event, waited)
@@ -225,7 +225,7 @@ class Worker:
         """Write what the dead execution left, and return the event that goes on after it."""
         if death.cause is DeathCause.CANCELLED:
             if run.stage.kind is StageKind.FINAL:  # it may have written since that was removed
-                self._barrier.job_cancelled(run)
+                repeat_bad_end(self._store, run)
             return None
         chunks = event.only or run.plan.chunks_of(event.lo)
         done = self._committed(run, chunks)
