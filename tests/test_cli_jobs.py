@@ -570,8 +570,9 @@ def test_an_interrupt_of_run_alone_is_passed_on(tmp_path: Path, gate: Gate) -> N
     """Somebody sends SIGINT to the command by its id: the script gets it, once."""
     path = tmp_path / "script.py"
     path.write_text(
-        "import sys\n"
+        "import signal, sys\n"
         "from tests.gates import pass_gate\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever its parents ignore\n"
         "try: pass_gate(sys.argv[1])\n"
         "except KeyboardInterrupt: sys.exit(7)\n"
     )

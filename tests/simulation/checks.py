@@ -71,7 +71,7 @@ def _excuses(history: "History", report: Report) -> tuple[type[BaseException], .
     if log.refused:
         excuses += (StoreError, JobFailed)  # a nested job ends with what refused an event of it
     # A launch that fails half way cancels what has begun.
-    if any(client.cancelled or client.error is not None for client in history.clients):
+    if any(each.cancelled or each.launching or each.error is not None for each in history.clients):
         excuses.append(CancelledError)
     if report.status != "done":
         excuses.append(JobFailed)

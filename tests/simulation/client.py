@@ -48,6 +48,8 @@ class Client(Mortal):
         self.outputs: list[str] = []
         self.error: BaseException | None = None
         """What the launch raised."""
+        self.launching = False
+        """It launches; or it died while it did, perhaps cancelling what could not be launched."""
         self.cancelled = False
 
     # --- programs -------------------------------------------------------------------------------
@@ -56,11 +58,13 @@ class Client(Mortal):
         engine = Engine(self, self.machine)
         if cancel_after_s is not None:
             self._world.scheduler.spawn(self.process, self._cancel, cancel_after_s)
+        self.launching = True
         try:
             self.job = engine.start(submission)
         except (LambdamrError, OSError) as error:
             self.error = error
             return
+        self.launching = False
         self._collect()
 
     def attach(self, job_id: str) -> None:
