@@ -221,6 +221,7 @@ class Cloud:
             delivery.taken = True
             self.pending -= 1
         self._queued.clear()
+        self._idle.clear()
         for sandbox in self.sandboxes:
             if not sandbox.process.dead:
                 sandbox.gone = True
