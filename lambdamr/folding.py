@@ -1,7 +1,6 @@
 """`executor.reduce`: the stages of a tree of tasks over the values of futures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lambdamr.submission import StageDraft
@@ -26,12 +25,14 @@ def fold_drafts(
     args: list[tuple[Any, dict[str, Any]]] = [((group,), {}) for group in groups]
     call, fold = Call(fn, options.retried), Fold(fn, arity, options.retried)
     limits = (options.timeout_of("reduce"), options.retries, 0)
-    memory_mb = options.memory_of("reduce")
-    first = StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, *limits)
-    drafts = [replace(first, limit_mb=memory_mb)]
+    limit_mb = options.memory_of("reduce")
+    drafts = [
+        StageDraft("reduce-1", StageKind.CALL, call, len(args), 1, args, *limits, limit_mb=limit_mb)
+    ]
     while drafts[-1].tasks > 1:
         tasks = -(-drafts[-1].tasks // arity)
         name = f"reduce-{len(drafts) + 1}"
-        draft = StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, *limits)
-        drafts.append(replace(draft, limit_mb=memory_mb))
+        drafts.append(
+            StageDraft(name, StageKind.FOLD, fold, tasks, 1, None, *limits, limit_mb=limit_mb)
+        )
     return drafts

@@ -26,8 +26,9 @@ class _BehindJoblib:
         if name != "joblib":
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
-        found = (finder.find_spec(name, path, target) for finder in others)
-        spec = next(filter(None, found), None)
+        asked = (getattr(finder, "find_spec", None) for finder in others)  # 3.11 bears some without
+        found = (find_spec(name, path, target) for find_spec in asked if find_spec is not None)
+        spec: ModuleSpec | None = next(filter(None, found), None)
         if spec is None or spec.loader is None:  # not installed, yet
             return spec
         loader, load = spec.loader, spec.loader.exec_module

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,3 +147,26 @@ def test_without_joblib_nothing_is_registered() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"No module named 'joblib'\n"
+
+
+def test_finders_of_old_are_passed_over() -> None:
+    """One that is asked by `find_module`, as Python 3.11 allows, keeps nobody from joblib."""
+    if sys.version_info >= (3, 12):
+        pytest.skip("Python asks no such finder any more")
+    program = """
+        import sys
+
+        class Old:
+            def find_module(self, name, path=None):
+                return None
+
+        import lambdamr
+        sys.meta_path.insert(0, Old())
+        import joblib
+        print(lambdamr.joblib.__name__)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.stdout, ended.stderr) == ("lambdamr.joblib\n", "")
