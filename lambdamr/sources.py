@@ -4,6 +4,7 @@ import ast
 import dis
 import importlib.util
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from types import CodeType
@@ -67,16 +68,27 @@ def file_imports(file: str, name: str, *, is_package: bool) -> frozenset[str]:
     return known[1]
 
 
+_parsing = threading.Lock()
+"""Held while a source is parsed: the warnings that are off meanwhile, and Python's count of the
+depth of a tree that it makes, are one for all threads."""
+
+PARSE_ATTEMPTS = 100
+"""Of one source, while threads of others upset that count (CPython's issue 106905)."""
+
+
 def _parsed(source: bytes) -> ast.Module:
     """Parse a source; bytes, so that its coding cookie or BOM counts."""
-    with warnings.catch_warnings():
+    with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # bad escapes: they are reported where it is imported
-        try:
-            return ast.parse(source)
-        except (SyntaxError, ValueError):
-            # Not for this Python, or an encoding that it does not know: it fails, with that
-            # message, if the worker imports it.
-            return ast.Module(body=[], type_ignores=[])
+        for attempts_left in reversed(range(PARSE_ATTEMPTS)):
+            try:
+                return ast.parse(source)
+            except (SyntaxError, ValueError):
+                break  # not for this Python, or in an encoding that it does not know
+            except SystemError:
+                if not attempts_left:
+                    raise
+    return ast.Module(body=[], type_ignores=[])  # it fails, and tells why, if a worker imports it
 
 
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:

@@ -3,6 +3,9 @@
 Modules are real files on sys.path; the worker is a process of its own that cannot see them.
 """
 
+import ast
+import concurrent.futures
+import gc
 import hashlib
 import io
 import json
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import types
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +228,44 @@ def test_sources_that_do_not_compile_are_shipped_unread(own: Write) -> None:
     own("ship_odd.py", "try:\n    import ship_old\nexcept SyntaxError:\n    pass\n")
     own("ship_old.py", "print 'old'\n")
     assert entries(pack(["ship_odd"])) == ["ship_odd.py", "ship_old.py"]
+
+
+@pytest.mark.parametrize("others", [1, 5])
+def test_sources_are_read_while_others_parse(own: Write, others: int) -> None:
+    """Python counts the depth of all parsing in one number: parsing meanwhile upsets it."""
+    own("ship_long.py", "x = [1, (2, [3])]\n" * 2000 + "import ship_far\n")
+    own("ship_far.py")
+    left = others
+
+    def parse(phase: str, _: object) -> None:  # as another thread would, in the midst of ours
+        nonlocal left
+        if phase == "start" and left and sys._getframe(1).f_code is ast.parse.__code__:
+            left -= 1
+            ast.parse("x = 1")
+
+    gc.callbacks.append(parse)
+    try:
+        assert reached(["ship_long"]) == ["ship_far", "ship_long"]
+    finally:
+        gc.callbacks.remove(parse)
+    assert not left
+
+
+def test_threads_that_read_sources_leave_the_warnings(own: Write) -> None:
+    """Warnings are off while a source is parsed; a second thread does not see, and keep, that."""
+    names = [f"ship_{number}" for number in range(64)]
+    for name in names:
+        own(f"{name}.py", "text = '\\d'\nx = [1, (2, [3])]\n" * 100 + "import ship_far\n")
+    own("ship_far.py")
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda name: reached([name]), names))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [sorted(["ship_far", name]) for name in names]
+    assert list(warnings.filters) == before
 
 
 def test_imports_inside_functions_pickled_by_value_are_found() -> None:
