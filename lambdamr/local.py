@@ -51,6 +51,10 @@ HINT_PIPE_BYTES = 1 << 20
 SETTLE_S = 0.25
 """How long a pool that is closed waits for its workers to end what they do by themselves."""
 
+MALLOC_TUNABLES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Of workers, unless the user has set some: memory of some MB comes in pages of 2 MiB, of which
+each costs one fault (glibc >= 2.35, where the kernel leaves huge pages to who asks for them)."""
+
 STDERR_BYTES = 4096
 """What is shown of the stderr of a worker that cannot start."""
 
@@ -258,6 +262,7 @@ class _Pool:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                env=MALLOC_TUNABLES | os.environ,
             )
         except OSError:
             ours.close()

@@ -40,8 +40,11 @@ class InterceptedStore:
         return self._around(Request("get", key), lambda: self._inner.get(key))
 
     def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
+        return bytes(self.view_range(key, start, length, etag))
+
+    def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:
         return self._around(
-            Request("get", key), lambda: self._inner.get_range(key, start, length, etag)
+            Request("get", key), lambda: self._inner.view_range(key, start, length, etag)
         )
 
     def put(self, key: str, data: bytes) -> None:

@@ -71,8 +71,8 @@ class CountingStore:
     read_bytes: int = 0
     ranges: list[tuple[int, int]] = field(default_factory=list)
 
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
+    def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:
         self.ranges.append((start, length))
-        data = self.inner.get_range(key, start, length, etag)
+        data = self.inner.view_range(key, start, length, etag)
         self.read_bytes += len(data)
         return data

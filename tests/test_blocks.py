@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdamr_runtime.blocks import AHEAD_BYTES, LOOK_AHEAD_BYTES
+from lambdamr_runtime.blocks import AHEAD_BYTES, LOOK_AHEAD_BYTES, SEARCH_BYTES
 from lambdamr_runtime.errors import CorruptInput, InputChanged
 from lambdamr_runtime.limits import KIB
 from lambdamr_runtime.records import FixedRecords, LineBlocks, Lines
@@ -36,6 +36,33 @@ def test_blocks_are_the_file_in_whole_lines(
     assert b"".join(blocks) == data
     assert all(blocks)
     assert all(block.endswith(b"\n") for block in blocks[:-1])
+
+
+ABOUT_SEARCHES = st.builds(
+    lambda searches, beside: searches * SEARCH_BYTES + beside, st.integers(1, 4), st.integers(-3, 3)
+)
+
+
+@given(
+    lengths=st.lists(ABOUT_SEARCHES | st.just(0), max_size=12),
+    ended=st.booleans(),
+    split_bytes=ABOUT_SEARCHES,
+    block_bytes=ABOUT_SEARCHES,
+)
+@settings(max_examples=200, deadline=None)
+def test_lines_end_anywhere_among_the_bytes_that_are_searched_at_a_time(
+    lengths: list[int], ended: bool, split_bytes: int, block_bytes: int
+) -> None:
+    """Line ends are looked for piece by piece: none is missed at the edges, found too early or
+    twice.
+    """
+    lines = [bytes([97 + number]) * length for number, length in enumerate(lengths)]
+    data = b"\n".join(lines) + b"\n" * ended
+    blocks = read_all(data, split_bytes, LineBlocks(block_bytes))
+    assert b"".join(blocks) == data
+    assert all(block.endswith(b"\n") for block in blocks[:-1])
+    found = read_all(data, split_bytes, Lines(None, block_bytes=block_bytes))
+    assert found == (data.removesuffix(b"\n").split(b"\n") if data else [])
 
 
 def test_a_block_is_as_large_as_it_is_said_to_be() -> None:

@@ -280,6 +280,20 @@ def test_interpreter_is_restored(single: lambdamr.Executor) -> None:
     assert future.stats.attempt == 0
 
 
+@pytest.mark.parametrize("tunables", ["", "glibc.malloc.arena_max=2"])
+def test_malloc_is_tuned_unless_the_user_has_done_it(
+    root: str, tunables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers ask for huge pages; what the user has set for malloc stays as it is."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if tunables:
+        monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    with lambdamr.Executor(workers=1, root=root) as executor:
+        found = executor.submit(os.getenv, "GLIBC_TUNABLES").result()
+    assert found == (tunables or "glibc.malloc.hugetlb=1")
+    assert os.getenv("GLIBC_TUNABLES", "") == tunables
+
+
 def test_temporary_folder_that_a_task_removes(single: lambdamr.Executor) -> None:
     """A task that removes its temporary folder does not take it from the next one."""
     single.submit(lambda: os.rmdir(tempfile.gettempdir())).result(LIMIT_S)

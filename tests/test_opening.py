@@ -64,7 +64,7 @@ def test_no_more_than_a_few_are_read_ahead() -> None:
     counting = CountingStore(store)
     for done, (split, source) in enumerate(opened(splits, lambda _: counting)):
         assert len(counting.ranges) <= done + 1 + SMALL_AHEAD
-        assert source.get_range(split.key, 0, 1) == f"{done}"[:1].encode()
+        assert source.view_range(split.key, 0, 1) == f"{done}"[:1].encode()
     assert len(counting.ranges) == 50
     assert reading_threads() == 0
 

@@ -244,9 +244,9 @@ class _Counted:
         self._store = open_store(root)
         self.reads = 0
 
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
+    def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:
         self.reads += 1
-        return self._store.get_range(key, start, length, etag)
+        return self._store.view_range(key, start, length, etag)
 
 
 # --- costs -------------------------------------------------------------------------------------

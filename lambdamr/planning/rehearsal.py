@@ -37,6 +37,9 @@ class UnwrittenStore:
     def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
         return self._inner.get_range(key, start, length, etag)
 
+    def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:
+        return self._inner.view_range(key, start, length, etag)
+
     def put(self, key: str, data: bytes) -> None:  # noqa: ARG002 - the protocol's
         self.puts += 1
         self.put_bytes += len(data)

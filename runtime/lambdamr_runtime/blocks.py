@@ -41,6 +41,12 @@ AHEAD_BYTES = 256 * KIB
 Block = tuple[int, bytes]
 """Bytes of an object behind the offset of the first of them."""
 
+View = tuple[int, memoryview]
+"""The same, not copied from where they were read to."""
+
+SEARCH_BYTES = 4 * KIB
+"""Bytes of a view that are searched at a time: most lines are shorter."""
+
 
 class Content:
     """What a split's reader reads: bytes of the object or, where it is compressed, what it holds.
@@ -86,16 +92,18 @@ class Content:
         Raises:  InputChanged: the object is gone, shorter or another one.
                  CorruptInput: it cannot be decompressed.
         """
-        return self._decompressed(self.ranges(0, self.split.size))
+        views = self.ranges(0, self.split.size)
+        blocks = ((at, bytes(view)) for at, view in views)
+        return blocks if self._decompression is None else self._decompression.blocks(blocks)
 
     def line_runs(self) -> Iterator[Block]:
         """Yield the lines that the split owns, in runs of about BATCH_BYTES; raises as blocks()."""
-        return whole_lines(self.line_blocks())
+        return whole_lines(self.line_views())
 
-    def line_blocks(self) -> Iterator[Block]:
+    def line_views(self) -> Iterator[View]:
         """Yield the bytes of the lines that the split owns; raises as blocks()."""
         if self._decompression is not None:
-            return self.blocks()
+            return ((at, memoryview(block)) for at, block in self.blocks())
         return _until_last_end(self.split, _from_first_start(self.split, self._around()))
 
     def first_line(self) -> bytes:
@@ -104,11 +112,11 @@ class Content:
         length = LOOK_AHEAD_BYTES
         while b"\n" not in held and len(held) < self.split.size:
             length = min(length, self.split.size - len(held))
-            held += self._read(len(held), length)
+            held += self._view(len(held), length)
             length = len(held)
         return held[: held.find(b"\n") + 1 or len(held)]
 
-    def ranges(self, start: int, stop: int, beyond: int = 0) -> Iterator[Block]:
+    def ranges(self, start: int, stop: int, beyond: int = 0) -> Iterator[View]:
         """Yield bytes [start, stop) of the object as they are stored, reading ahead.
 
         Args:  beyond: so many bytes more come with the last read.
@@ -119,13 +127,10 @@ class Content:
             for at in range(start, stop, step)
         )
         if stop - start <= max(step, AHEAD_BYTES):
-            return ((at, self._read(at, length)) for at, length in spans)
-        return _read_ahead(self._read, spans)
+            return ((at, self._view(at, length)) for at, length in spans)
+        return _read_ahead(self._view, spans)
 
-    def _decompressed(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        return blocks if self._decompression is None else self._decompression.blocks(blocks)
-
-    def _around(self) -> Iterator[Block]:
+    def _around(self) -> Iterator[View]:
         """Yield the object's bytes from lo - 1 (from 0 in the first split) to its end.
 
         To hi and a little on they are read ahead; the little comes with the read that has hi - 1,
@@ -140,21 +145,21 @@ class Content:
         tail = min(LOOK_AHEAD_BYTES, self._block_bytes)
         while at < split.size:
             length = min(tail, split.size - at)
-            yield at, self._read(at, length)
+            yield at, self._view(at, length)
             at += length
             tail = min(2 * tail, self._block_bytes)
 
-    def _read(self, at: int, length: int) -> bytes:
+    def _view(self, at: int, length: int) -> memoryview:
         return read_range(self.split, self._store, at, length)
 
 
-def read_range(split: Split, store: Ranges, at: int, length: int) -> bytes:
+def read_range(split: Split, store: Ranges, at: int, length: int) -> memoryview:
     """Return *length* bytes of a split's object from *at* on.
 
     Raises:  InputChanged: the object is gone, shorter or another one.
     """
     try:
-        block = store.get_range(split.key, at, length, split.etag)
+        block = store.view_range(split.key, at, length, split.etag)
     except FileNotFoundError as error:
         raise InputChanged(
             f"{split.uri} was there when the job was planned and is gone. Run the job again."
@@ -168,8 +173,8 @@ def read_range(split: Split, store: Ranges, at: int, length: int) -> bytes:
 
 
 def _read_ahead(
-    read: Callable[[int, int], bytes], spans: Iterator[tuple[int, int]]
-) -> Iterator[Block]:
+    read: Callable[[int, int], memoryview], spans: Iterator[tuple[int, int]]
+) -> Iterator[View]:
     """Yield (offset, bytes) of each (offset, length), READS_AHEAD of them in flight.
 
     No thread outlives the generator: who stops early closes it, which waits for those reads.
@@ -189,7 +194,7 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _from_first_start(split: Split, blocks: Iterator[Block]) -> Iterator[Block]:
+def _from_first_start(split: Split, blocks: Iterator[View]) -> Iterator[View]:
     r"""Yield the blocks from the first record start in [lo, hi) on; none if there is none.
 
     A record begins behind each `\n`, so the search goes over [lo - 1, hi - 1) and no further: an
@@ -200,7 +205,7 @@ def _from_first_start(split: Split, blocks: Iterator[Block]) -> Iterator[Block]:
         if found:
             yield at, block
             continue
-        start = block.find(b"\n", 0, split.hi - 1 - at) + 1
+        start = _line_end(block, 0, split.hi - 1 - at)
         if start:
             found = True
             yield at + start, block[start:]
@@ -208,63 +213,83 @@ def _from_first_start(split: Split, blocks: Iterator[Block]) -> Iterator[Block]:
             return
 
 
-def _until_last_end(split: Split, blocks: Iterator[Block]) -> Iterator[Block]:
+def _until_last_end(split: Split, blocks: Iterator[View]) -> Iterator[View]:
     r"""Yield the blocks up to the end of the record that holds byte hi - 1: its `\n`, included."""
     for at, block in blocks:
-        end = block.find(b"\n", max(split.hi - 1 - at, 0)) + 1
+        end = _line_end(block, max(split.hi - 1 - at, 0), len(block))
         if end:
             yield at, block[:end]
             return
         yield at, block
 
 
-def whole_lines(blocks: Iterator[Block]) -> Iterator[Block]:
+def whole_lines(blocks: Iterator[View]) -> Iterator[Block]:
     """Cut adjoining blocks anew: into runs of whole lines, of about BATCH_BYTES where that fits.
 
     A line that spans blocks is joined once, however many they are.
     """
-    held: list[bytes] = []
+    held: list[bytes | memoryview] = []
     held_at = 0
     for at, block in blocks:
         start = 0
         if held:
-            start = block.find(b"\n") + 1
+            start = _line_end(block, 0, len(block))
             held.append(block[:start] if start else block)
             if not start:
                 continue
             yield held_at, b"".join(held)
             held = []
-        cut = block.rfind(b"\n") + 1
+        cut = max(start, _last_line_end(block))
         yield from _pieces(at, block, start, cut)
-        if max(start, cut) < len(block):
-            held_at = at + max(start, cut)
-            held = [block[max(start, cut) :]]
+        if cut < len(block):
+            held_at, held = at + cut, [bytes(block[cut:])]  # a view would keep the whole block
     if held:
         yield held_at, b"".join(held)
 
 
-def large_lines(blocks: Iterator[Block], block_bytes: int) -> Iterator[Block]:
+def large_lines(blocks: Iterator[View], block_bytes: int) -> Iterator[Block]:
     """Join adjoining blocks: into runs of whole lines of about *block_bytes*, or one line more."""
-    held: list[bytes] = []
+    held: list[bytes | memoryview] = []
     held_at = held_bytes = 0
     for at, block in blocks:
         if not held:
             held_at = at
         held_bytes += len(block)
-        cut = block.rfind(b"\n") + 1
-        if not cut or held_bytes < block_bytes:
+        cut = 0 if held_bytes < block_bytes else _last_line_end(block)
+        if not cut:
             held.append(block)
             continue
-        yield held_at, b"".join((*held, block[:cut]))
-        held, held_at, held_bytes = [block[cut:]], at + cut, len(block) - cut
+        run = b"".join((*held, block[:cut]))
+        held, held_bytes = [bytes(block[cut:])], len(block) - cut  # as above
+        yield held_at, run
+        held_at = at + cut
     rest = b"".join(held)
     if rest:
         yield held_at, rest
 
 
-def _pieces(at: int, block: bytes, start: int, cut: int) -> Iterator[Block]:
+def _pieces(at: int, block: memoryview, start: int, cut: int) -> Iterator[Block]:
     """Yield the lines in block[start:cut], which ends with a newline, in runs of BATCH_BYTES."""
     while start < cut:
-        stop = block.find(b"\n", min(start + BATCH_BYTES, cut) - 1, cut) + 1
-        yield at + start, block[start:stop]
+        stop = _line_end(block, min(start + BATCH_BYTES, cut) - 1, cut)
+        yield at + start, bytes(block[start:stop])
         start = stop
+
+
+def _line_end(block: memoryview, start: int, stop: int) -> int:
+    """Return where the first line that ends in block[start:stop] ends; 0 if none does."""
+    for at in range(start, stop, SEARCH_BYTES):
+        found = bytes(block[at : min(at + SEARCH_BYTES, stop)]).find(b"\n") + 1
+        if found:
+            return at + found
+    return 0
+
+
+def _last_line_end(block: memoryview) -> int:
+    """Return where the last line that ends in the block ends; 0 if none does."""
+    for at in range(len(block), 0, -SEARCH_BYTES):
+        start = max(at - SEARCH_BYTES, 0)
+        found = bytes(block[start:at]).rfind(b"\n") + 1
+        if found:
+            return start + found
+    return 0

@@ -26,10 +26,10 @@ SMALL_AHEAD = 8
 class _Arriving:
     """A small object that is on its way or here; whoever asks for its bytes waits for them."""
 
-    def __init__(self, reading: "Future[bytes]") -> None:
+    def __init__(self, reading: "Future[memoryview]") -> None:
         self._reading = reading
 
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:  # noqa: ARG002 - the protocol's
+    def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:  # noqa: ARG002 - the protocol's
         return self._reading.result()[start : start + length]
 
 
@@ -55,7 +55,7 @@ def opened(
         store = stores[split.root]
         if not _is_small(split):
             return split, store
-        reading = pool.submit(store.get_range, split.key, 0, split.size, split.etag)
+        reading = pool.submit(store.view_range, split.key, 0, split.size, split.etag)
         return split, _Arriving(reading)
 
     try:

@@ -200,7 +200,7 @@ class LineBlocks:
     def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the blocks of the lines that the split owns; raises as Lines.read."""
         content = Content(split, store, self.block_bytes, self.compression)
-        blocks = large_lines(content.line_blocks(), self.block_bytes)
+        blocks = large_lines(content.line_views(), self.block_bytes)
         return RecordStream((Batch([block], len(block)) for _, block in blocks), content)
 
 
@@ -242,10 +242,12 @@ class FixedRecords:
     def _next_start(self, offset: int) -> int:
         return -(-offset // self.record_bytes) * self.record_bytes
 
-    def _batches(self, content: Content, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
+    def _batches(
+        self, content: Content, blocks: Iterator[tuple[int, bytes | memoryview]]
+    ) -> Iterator[Batch]:
         width = self.record_bytes
         step = max(1, BATCH_BYTES // width) * width
-        held: list[bytes] = []
+        held: list[bytes | memoryview] = []
         held_bytes = end = 0
         for at, block in blocks:
             end = at + len(block)

@@ -94,13 +94,9 @@ class Sum(Reducer):
     finishes: ClassVar[bool] = False
 
     def add(self, states: States, pairs: Pairs) -> None:
-        # Not +=: an array of the user would be changed in place. Not a defaultdict: Python has
-        # faster instructions for exact dicts (55 against 65 ns a pair, 200 against 256 a new key).
+        known_of = states.get
         for key, value in pairs:
-            if key in states:
-                states[key] = states[key] + value
-            else:
-                states[key] = 0 + value
+            states[key] = known_of(key, 0) + value  # not +=: it would change an array of the user
 
     merge = add
 

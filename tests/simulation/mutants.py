@@ -70,8 +70,8 @@ class NamelessStore(SimulatedStore):
     def get(self, key: str) -> bytes:
         return super().get(_nameless(key))
 
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
-        return super().get_range(_nameless(key), start, length, etag)
+    def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:
+        return super().view_range(_nameless(key), start, length, etag)
 
     def put(self, key: str, data: bytes) -> None:
         super().put(_nameless(key), data)
