@@ -4,6 +4,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,14 @@ from lambdamr import progress as bars
 from lambdamr.config import absolute_root, load_config
 from lambdamr.data import Data
 from lambdamr.futures import Future, Futures, Progress
-from lambdamr.options import CallOptions, ErrorTypes, as_count, as_seconds
+from lambdamr.options import (
+    CallOptions,
+    ErrorTypes,
+    as_count,
+    as_names,
+    as_seconds,
+    check_callable,
+)
 from lambdamr.places import Place
 from lambdamr_runtime.limits import LEAST_MEMORY_MB
 
@@ -81,9 +89,10 @@ class Executor:
         backend = config.backend if backend is None else backend
         if backend not in (None, "local", "aws") and not hasattr(backend, "invoke"):
             raise ValueError(f'backend must be "local", "aws", None or a backend, got {backend!r}')
-        self._timeout_s = as_seconds("timeout_s", timeout_s) or config.timeout_s
+        timeout_s = as_seconds("timeout_s", timeout_s) or config.timeout_s
+        self._options = partial(CallOptions, default_s=timeout_s)
         self._progress = config.progress if progress is None else progress
-        self._packing = (serializer, _names(include_modules), _names(exclude_modules))
+        self._packing = (serializer, as_names(include_modules), as_names(exclude_modules))
         self._given_backend = None if isinstance(backend, str) else backend
         self.place = Place(
             backend if isinstance(backend, str) else None,
@@ -108,7 +117,7 @@ class Executor:
 
         Raises:  ArgumentNotSerializable; RuntimeError: after shutdown.
         """
-        return self._map(fn, [(args, kwargs)], CallOptions(), 1, "submit")[0]
+        return self._map(fn, [(args, kwargs)], self._options(), 1, "submit")[0]
 
     def call_async(
         self,
@@ -124,7 +133,7 @@ class Executor:
         """Run fn(data) as one task (PyWren's name), with the options of `map`: what `submit` is
         given belongs to the function.
         """
-        options = CallOptions(
+        options = self._options(
             retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s, memory_mb=memory_mb
         )
         return self._map(fn, [((data,), _NO_KEYWORDS)], options, 1, "submit")[0]
@@ -159,7 +168,7 @@ class Executor:
         Raises:   ValueError: chunksize < 1, retries < 0. RuntimeError: after shutdown.
         """
         args = [(items, _NO_KEYWORDS) for items in zip(iterable, *more, strict=False)]
-        options = CallOptions(
+        options = self._options(
             retries, retry_on, return_exceptions, max_failures, timeout_s, job_timeout_s, memory_mb
         )
         return self._map(fn, args, options, chunksize)
@@ -174,7 +183,7 @@ class Executor:
     ) -> Futures:
         """Run fn(*item) for every item; options as of `map`."""
         args = [(tuple(item), _NO_KEYWORDS) for item in iterable]
-        return self._map(fn, args, CallOptions(**options), chunksize)
+        return self._map(fn, args, self._options(**options), chunksize)
 
     def reduce(
         self,
@@ -198,11 +207,10 @@ class Executor:
         Raises:  ValueError: arity < 2, or no futures.
         """
         values = list(futures)
-        _check_callable(fn)
-        options = CallOptions(
-            retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s,
-            memory_mb=memory_mb, default_s=self._timeout_s,
-        )  # fmt: skip
+        check_callable(fn)
+        options = self._options(
+            retries, retry_on, timeout_s=timeout_s, job_timeout_s=job_timeout_s, memory_mb=memory_mb
+        )
         arity = as_count("arity", arity, least=2) or DEFAULT_ARITY
         if not values:
             raise ValueError("reduce() needs at least one future, got none")
@@ -284,9 +292,9 @@ class Executor:
         from lambdamr.job import Job
         from lambdamr.output import as_output
 
-        call = CallOptions(
+        call = self._options(
             retries, retry_on, max_failures=max_failures, timeout_s=timeout_s,
-            job_timeout_s=job_timeout_s, memory_mb=memory_mb, default_s=self._timeout_s,
+            job_timeout_s=job_timeout_s, memory_mb=memory_mb,
         )  # fmt: skip
         destination = as_output(output, format, columns, overwrite, single_file)
         mappers = tuple(mapper) if isinstance(mapper, Sequence) else (mapper,)
@@ -430,7 +438,7 @@ class Executor:
         from lambdamr_runtime.wire import StageKind
         from lambdamr_runtime.work import Call
 
-        _check_callable(fn)
+        check_callable(fn)
         chunksize = as_count("chunksize", chunksize)
         allowed = options.allowed_failures(len(args))
         engine = self.engine()
@@ -443,7 +451,7 @@ class Executor:
             len(args),
             chunksize or automatic_chunksize(len(args), engine.backend.workers),
             args,
-            options.timeout_of(name) or self._timeout_s,
+            options.timeout_of(name),
             options.retries,
             allowed,
             limit_mb=options.memory_of(name),
@@ -490,12 +498,3 @@ class Executor:
 
 
 _NO_KEYWORDS: dict[str, Any] = {}
-
-
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _check_callable(fn: object) -> None:
-    if not callable(fn):
-        raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")

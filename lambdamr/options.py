@@ -1,7 +1,7 @@
 """Options as callers give them: checked, and as plain numbers, whatever numpy made them."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, SupportsIndex, TypeVar, cast
@@ -81,6 +81,17 @@ def _each(
     if not set(given) <= set(STAGES):
         raise ValueError(f"{name} may be given for {' and '.join(STAGES)}, got {dict(given)!r}")
     return {stage: convert(f"{name}[{stage!r}]", each) for stage, each in given.items()}
+
+
+def check_callable(fn: object) -> None:
+    """Raise TypeError unless *fn* can be called."""
+    if not callable(fn):
+        raise TypeError(f"the function must be callable, got {type(fn).__name__}: {fn!r}")
+
+
+def as_names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names as a tuple, one name as one of them."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def as_count(name: str, given: SupportsIndex | None, least: int = 1) -> int | None:
