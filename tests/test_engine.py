@@ -7,6 +7,7 @@ from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambdamr import reducers
+from lambdamr_runtime import partitions as partitions_module
 from lambdamr_runtime.canonical import canonical, partition_of, partitions_of
 from lambdamr_runtime.errors import BadKey, CorruptObject, InvalidPairs, UnstableKey
 from lambdamr_runtime.reducers import Reducer, combining
@@ -111,6 +113,23 @@ def test_reducers_are_their_plain_definitions(
     expected = {key: definition(values) for key, values in plain(tasks).items()}
     assert dict(found) == expected
     assert len(found) == len(expected)
+
+
+@given(some_tasks(), st.sampled_from(sorted(PLAIN)), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_long_slices_are_merged_to_what_a_dictionary_holds(
+    tasks: list[list[Any]], name: str, partitions: int
+) -> None:
+    """Which way a partition that fits is grouped changes neither keys, their order nor values."""
+    reducer, _ = PLAIN[name]
+    grouped = Shuffled(reducer, partitions, ENOUGH_MB).run(tasks)
+    with (
+        mock.patch.multiple(partitions_module, CACHED_PAIRS=0, LONG_SLICE_PAIRS=0),
+        mock.patch.object(partitions_module.Partition, "_in_memory", return_value=iter(())),
+    ):
+        merged = Shuffled(reducer, partitions, ENOUGH_MB).run(tasks)
+    assert merged == grouped
+    assert [shown(key) for key, _ in merged] == [shown(key) for key, _ in grouped]
 
 
 @given(some_tasks(st.text(max_size=2)), st.integers(1, 3), memories, widths)
