@@ -98,7 +98,7 @@ class Setting:
         return path
 
     def rows(self) -> Path:
-        """Return a CSV of that many MB: nine columns, the third is the key."""
+        """Return a CSV of that many MB: nine columns of visits, the first is the key."""
         path = self.folder / "rows.csv"
         if not path.exists():
             chosen = random.Random(1)
@@ -109,10 +109,13 @@ class Setting:
 
 
 def _row(chosen: random.Random, mb: int) -> str:
+    """Return a row of 156 bytes: address, page, date, revenue, agent, country and so on."""
     key = chosen.randrange(mb * KEYS_PER_MB)
     return (
-        f"{chosen.randrange(10**9)},2026-01-{chosen.randrange(28) + 1:02d},user{key:07d},"
-        f"{chosen.random() * 100:.2f},DE,web,{chosen.randrange(100)},ok,{chosen.randrange(10**6)}\n"
+        f"10.{key >> 16}.{key >> 8 & 255}.{key & 255},{chosen.getrandbits(200):050x},"
+        f"2026-01-{chosen.randrange(28) + 1:02d},{chosen.random() * 100:.4f},"
+        f"Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Firefox/145.0,DEU,de-DE,"
+        f"{chosen.getrandbits(40):010x},{chosen.randrange(10)}\n"
     )
 
 
@@ -124,7 +127,7 @@ def count_words(line: str) -> Iterator[tuple[str, int]]:
 
 def sum_column(line: str) -> Iterator[tuple[str, float]]:
     fields = line.split(",")
-    yield fields[2], float(fields[3])
+    yield fields[0], float(fields[3])
 
 
 def count_block(block: bytes) -> Counter[bytes]:
@@ -146,7 +149,7 @@ def join_tables(_: int, tables: Iterator[Any]) -> Any:
 def _table(block: bytes) -> Any:
     import polars
 
-    table = polars.read_csv(block, has_header=False, columns=[2, 3])
+    table = polars.read_csv(block, has_header=False, columns=[0, 3])
     table.columns = ["user", "amount"]
     return table
 
@@ -230,7 +233,7 @@ def _by_duckdb(path: Path) -> dict[str, float]:
 
     with duckdb.connect(config={"threads": WORKERS}) as connection:
         found = connection.execute(
-            "SELECT column2 AS user, sum(column3) AS amount FROM read_csv(?, header = false)"
+            "SELECT column0 AS user, sum(column3) AS amount FROM read_csv(?, header = false)"
             " GROUP BY ALL",
             [str(path)],
         ).fetchnumpy()
@@ -250,7 +253,7 @@ def _summed(part: tuple[str, int, int]) -> dict[str, float]:
     sums: dict[str, float] = {}
     for line in _lines(*part):
         fields = line.split(",")
-        key = fields[2]
+        key = fields[0]
         sums[key] = sums.get(key, 0.0) + float(fields[3])
     return sums
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import obstore
 import pytest
 from obstore.store import LocalStore, MemoryStore
 
@@ -75,6 +76,23 @@ def test_a_range_is_cut_at_the_end(store: Store, start: int, length: int, expect
     assert store.get_range("data/x", start, length) == expected
     etag = store.head("data/x").etag
     assert store.get_range("data/x", start, length, etag) == expected
+
+
+@pytest.mark.parametrize("name", ["x", "a/b c", "ü/%20", "a+b&c=d"])
+def test_a_version_of_a_local_file_is_read_without_obstore(
+    root: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has the etag still is read by this process; all else is left to obstore."""
+    store = open_store(root)
+    store.put(name, b"abcdef")
+    etag = store.head(name).etag
+    monkeypatch.setattr(obstore, "get", None)
+    assert bytes(store.view_range(name, 2, 3, etag)) == b"cde"
+    assert bytes(store.view_range(name, 4, 9, etag)) == b"ef"
+    with pytest.raises(TypeError, match="not callable"):
+        store.view_range(name, 2, 3, "of another version")
+    with pytest.raises(TypeError, match="not callable"):
+        store.view_range("missing", 2, 3, etag)
 
 
 def test_a_range_of_an_empty_object_is_empty(store: Store) -> None:
