@@ -46,7 +46,8 @@ class Engine:
         if self._is_forked:
             raise RuntimeError(
                 "cannot schedule new futures: this executor was made in the process that this one "
-                "was forked from. Make one here."
+                "was forked from, and what reads its store does not live on in a fork. Start "
+                'processes by spawn (multiprocessing.get_context("spawn")) and make one there.'
             )
         if isinstance(self.backend, RemoteBackend):
             self.backend.check(submission, submission.exclude)

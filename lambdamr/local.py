@@ -35,7 +35,7 @@ from lambdamr.ownership import Ownership
 from lambdamr.threads import Signal, start_thread
 from lambdamr_runtime.channel import Channel, Verb
 from lambdamr_runtime.keys import new_execution_id
-from lambdamr_runtime.limits import PLANNED_MEMORY_MB
+from lambdamr_runtime.limits import HUGE_PAGES, PLANNED_MEMORY_MB
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Death, DeathCause, Event
 
@@ -51,10 +51,6 @@ HINT_PIPE_BYTES = 1 << 20
 SETTLE_S = 0.25
 """How long a pool that is closed waits for its workers to end what they do by themselves."""
 
-MALLOC_TUNABLES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Of workers, unless the user has set some: memory of some MB comes in pages of 2 MiB, of which
-each costs one fault (glibc >= 2.35, where the kernel leaves huge pages to who asks for them)."""
-
 STDERR_BYTES = 4096
 """What is shown of the stderr of a worker that cannot start."""
 
@@ -64,6 +60,12 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _worker_environment() -> dict[str, str]:
+    """Return the environment of a worker; other threads may change that of this process."""
+    names = list(os.environ)
+    return HUGE_PAGES | {name: value for name in names if (value := os.getenv(name)) is not None}
 
 
 class LocalBackend:
@@ -262,7 +264,7 @@ class _Pool:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                env=MALLOC_TUNABLES | os.environ,
+                env=_worker_environment(),
             )
         except OSError:
             ours.close()

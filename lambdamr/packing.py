@@ -40,6 +40,11 @@ def packed_data(key: str, modules: frozenset[str]) -> None:
         packer.referred.add(key)
 
 
+_dilling = threading.RLock()
+"""Held while dill pickles: it turns sys.stdout aside meanwhile, and two threads of which the first
+began first and ended first would leave it so."""
+
+
 @dataclass(slots=True)
 class Packer:
     """Pickles the function and the arguments of one job.
@@ -131,7 +136,8 @@ class Packer:
     def _dill(self, value: object) -> bytes:
         from lambdamr_runtime.serialize import code_dumps
 
-        data = code_dumps("dill")(value)
+        with _dilling:
+            data = code_dumps("dill")(value)
         self.modules.update(_modules_named(data))
         return data
 

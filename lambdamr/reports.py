@@ -203,7 +203,7 @@ def _status(jobs: "Sequence[TrackedJob]") -> str:
 
 def _seconds(job: "TrackedJob") -> float:
     """Return how long a job took; one without a report ended with its last chunk."""
-    chunks = [ran.ended_s for stage in job.stages for ran in stage.ran.values()]
+    chunks = [ran.ended_s for stage in job.stages for ran in stage.chunk_stats()]
     ended = job.end.ended_s if job.end is not None and job.end.ended_s else max(chunks, default=0.0)
     return max(0.0, ended - job.manifest.created_s) if ended else 0.0
 
@@ -219,7 +219,7 @@ def _totals(stage: "TrackedStage") -> Totals:
         if stats is not None:
             totals += Totals(task_seconds=stats.seconds, retries=max(0, stats.tries - 1))
             totals += totals_of(stage.value_of_ours(future.task))
-    deaths = sum(chunk.attempt for chunk in stage.ran.values())
+    deaths = sum(chunk.attempt for chunk in stage.chunk_stats())
     return replace(totals, failed=stage.failed, deaths=deaths)
 
 

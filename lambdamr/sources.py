@@ -69,20 +69,31 @@ def file_imports(file: str, name: str, *, is_package: bool) -> frozenset[str]:
 
 
 _parsing = threading.Lock()
-"""Held while a source is parsed: the warnings that are off meanwhile, and Python's count of the
-depth of a tree that it makes, are one for all threads."""
+"""Held while a source is parsed: Python counts the depth of the trees that it makes in one number
+for all threads."""
+
+if hasattr(os, "register_at_fork"):  # a child has no thread that would release it
+    os.register_at_fork(
+        before=_parsing.acquire,
+        after_in_parent=_parsing.release,
+        after_in_child=_parsing.release,
+    )
 
 PARSE_ATTEMPTS = 100
 """Of one source, while threads of others upset that count (CPython's issue 106905)."""
 
+PARSED = "<a module that lambdamr reads>"
+"""What Python's warnings are told that the source is: bad escapes are reported where the module is
+imported. `catch_warnings` would turn those of other threads off too, and maybe for good."""
+
 
 def _parsed(source: bytes) -> ast.Module:
     """Parse a source; bytes, so that its coding cookie or BOM counts."""
-    with _parsing, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # bad escapes: they are reported where it is imported
+    with _parsing:
+        warnings.filterwarnings("ignore", module=PARSED)
         for attempts_left in reversed(range(PARSE_ATTEMPTS)):
             try:
-                return ast.parse(source)
+                return ast.parse(source, PARSED)
             except (SyntaxError, ValueError):
                 break  # not for this Python, or in an encoding that it does not know
             except SystemError:

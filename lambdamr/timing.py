@@ -51,7 +51,7 @@ class StageTiming:
 
 def timing_of(stage: "TrackedStage") -> StageTiming:
     """Return how a stage ran."""
-    chunks = stage.ran.values()
+    chunks = stage.chunk_stats()
     stats = [future.stats for future in stage.futures]
     begin = min((chunk.started_s for chunk in chunks), default=0.0)
     cold = [chunk.cold_s for chunk in chunks if chunk.cold_s > 0]
@@ -114,7 +114,7 @@ def spans_of(job: "TrackedJob") -> list[Span]:
 def _spans_of(stage: "TrackedStage") -> Iterator[Span]:
     name, plan = stage.run.stage.name, stage.run.plan
     origin = stage.job.manifest.created_s
-    for chunk, ran in sorted(stage.ran.items()):
+    for chunk, ran in sorted(stage.ran.copy().items()):
         for death in _deaths(stage, chunk) if ran.attempt else ():
             if death.began_s:
                 seconds = death.ended_s - death.began_s

@@ -100,6 +100,10 @@ class TrackedStage:
         """Tasks that have ended, as far as whole chunks tell."""
         return len(self.futures) - self.job.pending[self.run.index]
 
+    def chunk_stats(self) -> list[ChunkStats]:
+        """Return how the chunks ran that have ended; the poller may note more meanwhile."""
+        return list(self.ran.values())
+
     def value_of_ours(self, task: int) -> object:
         """Return what a map, reduce or final task made, one of our records; None where it has no
         value, and of the user's own tasks.

@@ -420,7 +420,8 @@ class Poller:
             return 1
         found: list[int] = []
         paged = not self._backend.hints  # a directory has no pages
-        for prefix in prefixes_to_list(stage.run.keys, plan, stage.missing, paged=paged):
+        missing = stage.missing.copy()  # whoever cancels takes some away
+        for prefix in prefixes_to_list(stage.run.keys, plan, missing, paged=paged):
             found += [last_number(entry.key) for entry in self._store.list(prefix)]
         new = sorted(stage.missing.intersection(found))
         for chunk in new:

@@ -182,7 +182,7 @@ def _dollars(job: "TrackedJob") -> str:
 def _age(job: "TrackedJob") -> float:
     if not job.is_over:
         return max(0.0, time() - job.manifest.created_s)
-    ends = [ran.ended_s for stage in job.stages for ran in stage.ran.values()]
+    ends = [ran.ended_s for stage in job.stages for ran in stage.chunk_stats()]
     if job.end is not None and job.end.ended_s:
         ends = [job.end.ended_s]
     return max(0.0, max(ends, default=job.manifest.created_s) - job.manifest.created_s)

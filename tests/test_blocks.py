@@ -97,6 +97,20 @@ def test_a_ragged_tail_is_corrupt_or_skipped(split_bytes: int, block_bytes: int)
     assert read_counted(data, split_bytes, skipping) == ([b"aaaa", b"bbbb"], 1)
 
 
+def test_a_block_is_searched_no_further_than_its_end() -> None:
+    """However far the split goes on: each block of a long line is looked through once."""
+    far = 1 << 60
+
+    class Endless:
+        def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:
+            if start > 1000:
+                raise InputChanged("read on")
+            return memoryview(b"x" * length)
+
+    with pytest.raises(InputChanged, match="read on"):
+        list(LineBlocks(1000).read(Split("memory://", KEY, 1, far, far, ""), Endless()))
+
+
 def test_fixed_records_read_no_byte_twice() -> None:
     """Their offsets are known: nobody looks behind or ahead."""
     data = bytes(1000) * 10

@@ -1,13 +1,18 @@
 """Cancelling: what has not begun never runs, what runs ends within seconds, and nothing hangs."""
 
 import os
+import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import CancelledError
 from functools import partial
 
 import pytest
 
 import lambdamr
+from lambdamr.polling import prefixes_to_list
+from lambdamr_runtime.keys import StageKeys
+from lambdamr_runtime.lanes import LanePlan
 from tests import faults
 
 LIMIT_S = 30.0
@@ -82,6 +87,31 @@ def test_cancel_some_tasks_of_a_map(single: lambdamr.Executor, folder: str) -> N
     faults.wait_until(futures.done, "the rest")
     assert [future.cancelled() for future in futures] == [i in (3, 4, 5) for i in range(8)]
     assert [futures[i].result(LIMIT_S) for i in (0, 1, 2, 6, 7)] == [0, 1, 2, 6, 7]
+
+
+def test_cancel_while_the_client_looks_for_outcomes(
+    single: lambdamr.Executor, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other threads cancel leaves the chunks that are looked for, one by one, amid a look."""
+    looked = threading.Event()
+
+    def meanwhile(
+        keys: StageKeys, plan: LanePlan, missing: Collection[int], *, paged: bool
+    ) -> list[str]:
+        some = iter(missing)
+        next(some)
+        if not looked.is_set():
+            looked.set()
+            futures[-1].cancel()
+        return prefixes_to_list(keys, plan, [0, *some], paged=paged)
+
+    futures = single.map(partial(faults.signed_hold, folder), range(50), chunksize=1)
+    monkeypatch.setattr("lambdamr.tracking.prefixes_to_list", meanwhile)
+    futures[-2].cancel()  # the client looks
+    assert looked.wait(LIMIT_S)
+    faults.open_gate(folder)
+    assert futures[:48].result(LIMIT_S) == list(range(48))
+    assert futures[-1].cancelled()
 
 
 def test_cancel_a_long_map(single: lambdamr.Executor, folder: str) -> None:

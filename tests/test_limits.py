@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -284,14 +284,36 @@ def test_interpreter_is_restored(single: lambdamr.Executor) -> None:
 def test_malloc_is_tuned_unless_the_user_has_done_it(
     root: str, tunables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers ask for huge pages; what the user has set for malloc stays as it is."""
+    """Workers are started with huge pages, of which their tasks, and what these start, see nothing;
+    what the user has set for malloc stays as it is.
+    """
+
+    def settings_of_malloc() -> tuple[bytes, str]:
+        started = Path(f"/proc/{os.getppid()}/environ").read_bytes()  # this is the kept child
+        found = [each for each in started.split(b"\0") if each.startswith(b"GLIBC_TUNABLES=")]
+        return b"".join(found).partition(b"=")[2], os.getenv("GLIBC_TUNABLES", "")
+
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     if tunables:
         monkeypatch.setenv("GLIBC_TUNABLES", tunables)
     with lambdamr.Executor(workers=1, root=root) as executor:
-        found = executor.submit(os.getenv, "GLIBC_TUNABLES").result()
-    assert found == (tunables or "glibc.malloc.hugetlb=1")
-    assert os.getenv("GLIBC_TUNABLES", "") == tunables
+        begun_with, seen = executor.submit(settings_of_malloc).result()
+    assert begun_with.decode() == (tunables or "glibc.malloc.hugetlb=1")
+    assert seen == tunables
+
+
+def test_an_environment_that_changes_meanwhile(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that another thread removes while a worker is started is no error."""
+    monkeypatch.setattr(os, "environ", _Fleeting(dict(os.environ)))
+    with lambdamr.Executor(workers=1, root=root) as executor:
+        assert executor.submit(os.getenv, "FLEETING").result(LIMIT_S) is None
+
+
+class _Fleeting(dict[str, str]):
+    """An environment with a variable that is gone when it is read."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*super().__iter__(), "FLEETING"])
 
 
 def test_temporary_folder_that_a_task_removes(single: lambdamr.Executor) -> None:

@@ -3,6 +3,7 @@
 Scripts run in a process of their own, as a user's would: their `__main__` exists nowhere else.
 """
 
+import concurrent.futures
 import dataclasses
 import enum
 import functools
@@ -323,6 +324,24 @@ def test_dill_on_request(tmp_path: Path) -> None:
         "own": "[1]",
         "map_reduce": [[0, 2], [1, 4]],
     }
+
+
+def test_dill_in_many_threads(root: str) -> None:
+    """Dill turns sys.stdout aside while it pickles: afterwards it is the program's again."""
+    pytest.importorskip("dill")
+    before, interval = sys.stdout, sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with (
+            lambdamr.Executor(workers=1, root=root, serializer="dill") as executor,
+            concurrent.futures.ThreadPoolExecutor(8) as threads,
+        ):
+            data = threads.map(lambda number: executor.put([number, lambda: number]), range(64))
+            assert len(list(data)) == 64
+        assert sys.stdout is before
+    finally:
+        sys.setswitchinterval(interval)
+        sys.stdout = before
 
 
 def test_dill_ships_own_modules(own: Own, root: str) -> None:

@@ -16,13 +16,14 @@ import textwrap
 import types
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lambdamr.shipping import fileless, is_own, pack, reached
-from lambdamr.sources import imports_of
+from lambdamr.sources import PARSED, imports_of
 from lambdamr_runtime import modules as runtime_modules
 from lambdamr_runtime.errors import ArgumentNotSerializable, CorruptObject
 from lambdamr_runtime.modules import ShippedModules
@@ -268,7 +269,47 @@ def test_threads_that_read_sources_leave_the_warnings(own: Write) -> None:
     finally:
         sys.setswitchinterval(interval)
     assert found == [sorted(["ship_far", name]) for name in names]
-    assert list(warnings.filters) == before
+    assert all_but_ours(warnings.filters) == all_but_ours(before)
+
+
+def test_others_turn_warnings_off_and_on_while_sources_are_read(own: Write) -> None:
+    """Who began to record warnings amid a parse, and ends behind it, puts back the program's."""
+    own("ship_long.py", "x = [1, (2, [3])]\n" * 2000 + "text = '\\d'\n")
+    recording: list[warnings.catch_warnings[None]] = []
+
+    def record(phase: str, _: object) -> None:
+        if phase == "start" and not recording:
+            recording.append(warnings.catch_warnings())
+            recording[0].__enter__()
+
+    before, thresholds = list(warnings.filters), gc.get_threshold()
+    gc.set_threshold(100)
+    gc.callbacks.append(record)
+    try:
+        assert reached(["ship_long"]) == ["ship_long"]
+    finally:
+        gc.callbacks.remove(record)
+        gc.set_threshold(*thresholds)
+    assert recording
+    recording[0].__exit__(None, None, None)
+    assert all_but_ours(warnings.filters) == all_but_ours(before)
+
+
+@pytest.mark.parametrize("action", ["error", "always"])
+def test_bad_escapes_are_no_warnings_of_ours(
+    own: Write, action: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    """They are reported where the module is imported; here they are read past, errors or not."""
+    own("ship_odd.py", "text = '\\d'\nimport ship_far\n")
+    own("ship_far.py")
+    warnings.simplefilter(action)  # type: ignore[arg-type]  # of those that it takes
+    assert reached(["ship_odd"]) == ["ship_far", "ship_odd"]
+    assert not recwarn.list
+
+
+def all_but_ours(filters: Sequence[Any]) -> list[Any]:
+    """Return the filters of warnings but for that of the sources that are read."""
+    return [each for each in filters if getattr(each[3], "pattern", "") != PARSED]
 
 
 def test_imports_inside_functions_pickled_by_value_are_found() -> None:

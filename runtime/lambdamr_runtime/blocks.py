@@ -280,6 +280,7 @@ def _pieces(at: int, block: memoryview, start: int, cut: int) -> Iterator[Block]
 
 def _line_end(block: memoryview, start: int, stop: int) -> int:
     """Return where the first line that ends in block[start:stop] ends; 0 if none does."""
+    stop = min(stop, len(block))
     for at in range(start, stop, SEARCH_BYTES):
         found = bytes(block[at : min(at + SEARCH_BYTES, stop)]).find(b"\n") + 1
         if found:

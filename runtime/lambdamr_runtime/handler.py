@@ -12,6 +12,7 @@ import signal
 from lambdamr_runtime.channel import Channel, Verb
 from lambdamr_runtime.child import Settings
 from lambdamr_runtime.errors import LambdamrError
+from lambdamr_runtime.limits import HUGE_PAGES
 from lambdamr_runtime.sandbox import Sandbox
 from lambdamr_runtime.wire import Event
 
@@ -44,6 +45,9 @@ def main(settings: str) -> None:
     Args:  settings: the fields of Settings, as JSON; `private` is the socket to the pool.
     """
     given = Settings(**json.loads(settings))
+    for name, value in HUGE_PAGES.items():  # malloc has read it; what tasks start is their affair
+        if os.environ.get(name) == value:
+            del os.environ[name]
     channel = Channel(_socket.socket(fileno=given.private))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sandbox = Sandbox(given)

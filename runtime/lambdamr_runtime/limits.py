@@ -150,6 +150,10 @@ task writes; from then on it shows that every TOMBSTONE_S."""
 LEAST_MEMORY_MB = 32
 """Least limit of a local worker: the process of an empty map takes 20 MB, of a map_reduce 27."""
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""For the start of a local worker, unless the user has set some: memory of some MB comes in pages
+of 2 MiB, each of which costs one fault (glibc >= 2.35, where the kernel leaves it to programs)."""
+
 MEMORY_CHECK_S = 0.02
 """The watchdog reads the memory of a task's process this often."""
 

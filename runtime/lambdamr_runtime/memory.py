@@ -18,7 +18,7 @@ from lambdamr_runtime.limits import MIB, PLANNED_MEMORY_MB
 
 SPILL_SHARE = 0.5
 """Share of the memory above the base that a buffer may fill. Not tuned: at a half, workers of
-256 MB that spilled 4 million keys peaked at 156 to 175 MB."""
+256 MB that spilled 4 million keys peaked at 156 to 186 MB."""
 
 MAX_STEP = 512
 """Most pairs between two looks: a look costs 1.3 us, and 512 tuples stay in the cache; batches of

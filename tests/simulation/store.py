@@ -66,9 +66,9 @@ class SimulatedStore(ObstoreStore):
     def get(self, key: str) -> bytes:
         return self._request("get", key, lambda: self._read(key))
 
-    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
+    def view_range(self, key: str, start: int, length: int, etag: str = "") -> memoryview:
         if length <= 0:
-            return b""
+            return memoryview(b"")
 
         def act() -> bytes:
             data = self._read(key)
@@ -76,7 +76,7 @@ class SimulatedStore(ObstoreStore):
                 raise InputChanged(f"{key} is not the object that was planned.")
             return data[start : start + length]
 
-        return self._request("get", key, act)
+        return memoryview(self._request("get", key, act))
 
     def put(self, key: str, data: bytes) -> None:
         self._request("put", key, lambda: self._objects.write(key, data), writes=True)
