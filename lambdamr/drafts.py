@@ -79,7 +79,7 @@ def map_reduce_drafts(
     tasks = len(planned.args)
     drafts = [
         replace(
-            _draft(StageKind.MAP, mapping, tasks, call, backend),
+            _draft(StageKind.MAP, mapping, tasks, call),
             max_failures=call.allowed_failures(tasks) or 0,
             args=planned.args,
             partitions=partitions,
@@ -88,19 +88,16 @@ def map_reduce_drafts(
     ]
     if reducer is not None:
         reducing = Reduce(reducer, call.retried, keying, tuning, form)
-        drafts.append(_draft(StageKind.REDUCE, reducing, partitions if tasks else 0, call, backend))
+        drafts.append(_draft(StageKind.REDUCE, reducing, partitions if tasks else 0, call))
     if output is not None:
         # Without limits: what a task may take says nothing about the copies of all parts.
-        final = _draft(StageKind.FINAL, output.work, 1, call, backend)
-        drafts.append(replace(final, timeout_s=None, limit_mb=0, memory_mb=backend.memory_mb))
+        final = _draft(StageKind.FINAL, output.work, 1, call)
+        drafts.append(replace(final, timeout_s=None, limit_mb=0))
     return drafts
 
 
-def _draft(
-    kind: StageKind, work: "Work", tasks: int, call: CallOptions, backend: "Backend"
-) -> StageDraft:
+def _draft(kind: StageKind, work: "Work", tasks: int, call: CallOptions) -> StageDraft:
     """Return a stage of a map_reduce: a task per chunk, none of which may fail."""
-    limit_mb = call.memory_of(kind.value)
     return StageDraft(
         kind.value,
         kind,
@@ -110,8 +107,7 @@ def _draft(
         timeout_s=call.timeout_of(kind.value),
         retries=call.retries,
         max_failures=0,
-        memory_mb=min(backend.memory_mb, limit_mb or backend.memory_mb),
-        limit_mb=limit_mb,
+        limit_mb=call.memory_of(kind.value),
     )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from joblib import register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 
+from lambdamr import executor as executors
 from lambdamr.executor import Executor
 from lambdamr_runtime.limits import KIB
 
@@ -30,6 +31,13 @@ SHARED_BYTES = 64 * KIB
 a grid search gives the same data to all."""
 
 
+class _Planned:
+    """What joblib asks for the results of a batch that is only planned."""
+
+    def __init__(self, future: "Future") -> None:
+        self.get = future.result
+
+
 class LambdamrBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # untyped
     """A backend of joblib whose tasks are those of an executor.
 
@@ -37,7 +45,6 @@ class LambdamrBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
            options: of `Executor`: workers=, memory_mb=, …
     """
 
-    supports_retrieve_callback = True
     default_n_jobs = -1
 
     def __init__(
@@ -48,6 +55,11 @@ class LambdamrBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._running: set[Future] = set()
         self._shared: dict[int, tuple[Any, Data]] = {}
         """By id: an argument, kept so that the id stays its own, and what stands for it."""
+
+    @property
+    def supports_retrieve_callback(self) -> bool:
+        """Whether joblib is called back; else it asks for results, and a plan of a script ends."""
+        return executors.rehearsal is None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks run at a time; -1 and None: as many as there are workers.
@@ -63,14 +75,14 @@ class LambdamrBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def submit(
         self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None
-    ) -> "Future":
+    ) -> "Future | _Planned":
         """Run a batch of calls as one task."""
         future = self._executor.submit(operator.call, self._with_references(func))
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         if callback is not None:
             future.add_done_callback(callback)
-        return future
+        return future if self.supports_retrieve_callback else _Planned(future)
 
     def retrieve_result_callback(self, out: "Future") -> Any:
         """Return the results of a batch, or raise what one of its calls raised."""

@@ -43,7 +43,6 @@ class StageDraft:
     same_failures: bool = False
     partitions: int = 0
     input_bytes: int = 0
-    memory_mb: int = 0
     limit_mb: int = 0
     """Memory limit of a task's process, MiB; 0: that of its worker."""
 
@@ -155,7 +154,7 @@ def prepare(
             objects.append((function_key(function.sha), function.data))
             if packed:
                 objects.append((StageKeys(job, draft.name).args, packed))
-        stages.append(_stage(draft, function, packed, inline, packing.serializer, backend.width))
+        stages.append(_stage(draft, function, packed, inline, packing.serializer, backend))
     manifest = Manifest(job, tuple(stages), time(), backend.owner, timeout_s=timeout_s)
     awaited = tuple(packer.futures.values())
     modules = frozenset(packer.modules)
@@ -197,14 +196,14 @@ def _stage(
     packed: bytes,
     inline: bool,
     serializer: str,
-    width: int,
+    backend: Backend,
 ) -> Stage:
     return Stage(
         draft.name,
         draft.kind,
         draft.tasks,
         draft.chunksize,
-        width,
+        backend.width,
         function=function.sha,
         inline_function=function.data if inline else b"",
         inline_args=packed if inline else b"",
@@ -216,7 +215,7 @@ def _stage(
         same_failures=draft.same_failures,
         partitions=draft.partitions,
         input_bytes=draft.input_bytes,
-        memory_mb=draft.memory_mb,
+        memory_mb=min(backend.memory_mb, draft.limit_mb or backend.memory_mb),
         limit_mb=draft.limit_mb,
     )
 

@@ -541,6 +541,24 @@ def test_however_a_script_waits_its_plan_ends_there(
     assert f"{path}:{line} needs a result" in captured.err
 
 
+def test_a_plan_ends_where_joblib_needs_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """joblib, called back when a batch is done, would look again and again."""
+    pytest.importorskip("joblib")
+    path = tmp_path / "search.py"
+    path.write_text(
+        "import joblib, lambdamr\n"
+        "with joblib.parallel_config(backend='lambdamr', workers=2):\n"
+        "    joblib.Parallel()(joblib.delayed(abs)(-n) for n in range(4))\n"
+        "raise SystemExit('went on')\n"
+    )
+    assert main(["plan", str(path)]) == Exit.OK
+    captured = capsys.readouterr()
+    assert "plan of submit: 1 task" in captured.out
+    assert f"{path}:3 needs a result" in captured.err
+
+
 def test_run_gives_a_script_its_settings(script: str, root: str) -> None:
     """A real process; what stands behind the script is the script's."""
     ran = subprocess.run(

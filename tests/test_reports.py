@@ -63,6 +63,13 @@ def test_report_of_a_map(executor: lambdamr.Executor) -> None:
     assert 0 < report.timing["map"].seconds <= report.seconds + 0.1
 
 
+def test_memory_is_that_of_the_worker_or_of_the_call(root: str) -> None:
+    """The report says of how much it was used."""
+    with lambdamr.Executor(workers=1, memory_mb=300, root=root) as executor:
+        assert "MB of 300 used" in str(executor.map(abs, [1]).report())
+        assert "MB of 200 used" in str(executor.map(abs, [1], memory_mb=200).report())
+
+
 def test_retries_are_counted_by_kind(root: str, tmp_path: Path) -> None:
     """`retries=` counts calls that raised; deaths of processes are counted beside them."""
 
