@@ -49,12 +49,12 @@ def test_delete_a_job(pool: lambdamr.Executor, root: str, tmp_path: Path) -> Non
     values = mine.result(LIMIT_S)
     assert other.result(LIMIT_S) == values
     assert written.result(LIMIT_S)
-    before = files_of(root, other.job_id)
+    before = files_of(root, other.job_id)  # a worker that lost a race may add to it
     assert files_of(root, mine.job_id)
     mine.delete()
     written.delete()
     assert files_of(root, mine.job_id) == files_of(root, written.job_id) == []
-    assert files_of(root, other.job_id) == before
+    assert set(files_of(root, other.job_id)) >= set(before)
     assert other.result(LIMIT_S) == values
     assert pool.submit(len, data).result(LIMIT_S) == 4
     assert (output / "_SUCCESS").exists()

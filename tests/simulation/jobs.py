@@ -16,6 +16,7 @@ from lambdamr_runtime import context, keys
 from lambdamr_runtime.errors import TaskLost, TaskTimeout
 from lambdamr_runtime.formats import Format
 from lambdamr_runtime.keys import new_job_id
+from lambdamr_runtime.limits import PLANNED_MEMORY_MB
 from lambdamr_runtime.mapreduce import Map, Reduce
 from lambdamr_runtime.outputs import Final
 from lambdamr_runtime.store import open_store
@@ -319,6 +320,7 @@ class _Place:
     store = open_store("memory://")
     owner = ""
     width = workers = 1
+    memory_mb = PLANNED_MEMORY_MB
 
 
 @cache
