@@ -256,7 +256,7 @@ def test_sources_are_read_while_others_parse(own: Write, others: int) -> None:
 
 
 def test_threads_that_read_sources_leave_the_warnings(own: Write) -> None:
-    """Warnings are off while a source is parsed; a second thread does not see, and keep, that."""
+    """Whichever thread begins and ends first: no filter stays but that of the sources."""
     names = [f"ship_{number}" for number in range(64)]
     for name in names:
         own(f"{name}.py", "text = '\\d'\nx = [1, (2, [3])]\n" * 100 + "import ship_far\n")

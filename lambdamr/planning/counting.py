@@ -210,5 +210,5 @@ class _Stage:
 
 
 _SHORT_LINES = "no line goes far beyond the end of its split"
-_ALL_SLICES = "every map task has pairs for every partition, and a partition fits in memory"
+_ALL_SLICES = "every map task has pairs for every partition, in slices that one read fetches"
 _SMALL_OBJECTS = "each fits in one part of an upload"

@@ -63,7 +63,6 @@ class Content:
         self.uri = split.uri
         self._store = store
         self._block_bytes = block_bytes
-        self._is_near = local_path(split.root) is not None
         name = compression_of(split.key, compression)
         self._decompression = Decompression(name, split.uri) if name else None
         if self._decompression is not None:
@@ -119,7 +118,7 @@ class Content:
         return held[: held.find(b"\n") + 1 or len(held)]
 
     def ranges(self, start: int, stop: int, beyond: int = 0) -> Iterator[View]:
-        """Yield bytes [start, stop) of the object as they are stored, reading ahead.
+        """Yield bytes [start, stop) of the object as they are stored, read ahead where that helps.
 
         Args:  beyond: so many bytes more come with the last read.
         """
@@ -128,7 +127,8 @@ class Content:
             (at, step if at + step < stop else stop + beyond - at)
             for at in range(start, stop, step)
         )
-        if self._is_near or stop - start <= max(step, AHEAD_BYTES):
+        is_near = local_path(self.split.root) is not None
+        if is_near or stop - start <= max(step, AHEAD_BYTES):
             return ((at, self._view(at, length)) for at, length in spans)
         return _read_ahead(self._view, spans)
 
