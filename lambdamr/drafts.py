@@ -57,6 +57,7 @@ def map_reduce_drafts(
     Raises:  InvalidInput: an input cannot be used. TypeError: a function cannot be called.
              ValueError: options that do not go together, an output that cannot be written.
     """
+    from lambdamr.inlining import inline
     from lambdamr_runtime.mapreduce import Map, Reduce
     from lambdamr_runtime.memory import SPILL_SHARE
     from lambdamr_runtime.runs import Keying
@@ -75,7 +76,8 @@ def map_reduce_drafts(
     partitions = 0 if reducer is None else options.partitions or planned.partitions(backend)
     form = output.form if output is not None else None
     map_form = form if reducer is None else None
-    mapping = Map(mappers, planned.reader, call.retried, combine, keying, tuning, map_form)
+    inlined = None if reducer is None else inline(mappers[-1], combine)
+    mapping = Map(mappers, planned.reader, call.retried, combine, keying, tuning, map_form, inlined)
     tasks = len(planned.args)
     drafts = [
         replace(

@@ -105,7 +105,9 @@ def blocks(
 ) -> Input:
     """Return blocks of bytes that hold whole lines, for mappers that work on many at once.
 
-    Args:     block_bytes: bytes of a block, about: it ends where a line ends.
+    Args:     block_bytes: bytes of a block, about: it ends where a line ends. What makes a small
+              object of each word is fastest with blocks that stay in the processor's cache, of
+              512 KiB; tables with blocks of 8 MiB and more.
               others: as of `lines`.
     Raises:   as `lines`.
     """

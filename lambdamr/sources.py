@@ -60,7 +60,7 @@ def file_imports(file: str, name: str, *, is_package: bool) -> frozenset[str]:
     known = _source_imports.get(file)
     if known is None or known[0] != stamp:
         package = name if is_package else name.rpartition(".")[0]
-        tree = _parsed(read_source(file))
+        tree = parsed(read_source(file))
         found = frozenset(imported for node in _walk(tree) for imported in _named(node, package))
         if is_package:
             found |= _public_names(tree, name)
@@ -87,8 +87,8 @@ PARSED = "<a module that lambdamr reads>"
 imported. `catch_warnings` would turn those of other threads off too, and maybe for good."""
 
 
-def _parsed(source: bytes) -> ast.Module:
-    """Parse a source; bytes, so that its coding cookie or BOM counts."""
+def parsed(source: bytes) -> ast.Module:
+    """Parse a source; bytes, so that its coding cookie or BOM counts. Empty if it cannot be."""
     with _parsing:
         warnings.filterwarnings("ignore", module=PARSED)
         for attempts_left in reversed(range(PARSE_ATTEMPTS)):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lambdamr.inlining import inline
 from lambdamr_runtime.keys import StageKeys, new_execution_id
 from lambdamr_runtime.mapreduce import Map, Mapped, Reduce, Reduced, group_columns
 from lambdamr_runtime.parts import read_part
@@ -33,6 +34,8 @@ class Shuffled:
     keying: Keying = field(default_factory=Keying)
     combine: Reducer | None = None
     compress: bool = False
+    inlines: bool = False
+    """Whether the mapper adds its pairs itself; it must be one that can."""
 
     def __post_init__(self) -> None:
         self.store: Store = open_store("memory://")
@@ -49,8 +52,15 @@ class Shuffled:
         combine = self.combine
         if combine is None:
             combine = self.reducer if isinstance(self.reducer, Reducer) else collect
+        inlined = inline(mappers[-1], combine) if self.inlines else None
+        assert (inlined is not None) == self.inlines
         work = Map(
-            mappers or (_itself,), None, combine=combine, keying=self.keying, tuning=self.tuning
+            mappers or (_itself,),
+            None,
+            combine=combine,
+            keying=self.keying,
+            tuning=self.tuning,
+            inlined=inlined,
         )
         self._tasks = len(tasks)
         for task, records in enumerate(tasks):

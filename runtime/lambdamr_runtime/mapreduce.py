@@ -16,10 +16,11 @@ from typing import Any
 
 from lambdamr_runtime.adopting import Adopted
 from lambdamr_runtime.formats import Format
+from lambdamr_runtime.inlined import Inlined
 from lambdamr_runtime.memory import Room
 from lambdamr_runtime.opening import opened
 from lambdamr_runtime.outputs import Written
-from lambdamr_runtime.pairs import Mapper, Pair, as_pair, checked, mapped, pair_batches
+from lambdamr_runtime.pairs import Mapper, Pair, as_pair, chained, mapped, pair_batches
 from lambdamr_runtime.partitions import Partition
 from lambdamr_runtime.parts import Part
 from lambdamr_runtime.records import Reader
@@ -99,22 +100,24 @@ class Map:
     tuning: Tuning = field(default_factory=Tuning)
     form: Format | None = None
     """Of output=, in a job without reducer."""
+    inlined: Inlined | None = None
+    """The last mapper with the adding of *combine* in it; None: it yields."""
 
     def run(self, env: TaskEnv, task: int, arg: Any) -> Mapped:
         if isinstance(arg, Adopted):
             return arg.run(env, task)
         watch = Stopwatch("map")
         source = _Source(self.reader, arg)
-        records = chain.from_iterable(watch.within("read", source.batches()))
-        stream, last = mapped(self.mappers, records)
+        mapper = self.mappers[-1]
+        read = chain.from_iterable(watch.within("read", source.batches()))
+        records = chained(self.mappers, read)
         if not env.stage.partitions:
-            return self._write_part(env, task, source, stream, watch)
+            return self._write_part(env, task, source, mapped(mapper, records), watch)
         with (
             Room(env.memory_mb, self.tuning.spill_share) as room,
             Shuffling(self, env, task, room, watch) as out,
         ):
-            while batch := list(islice(stream, room.step)):
-                out.add(checked(batch, last), last)
+            out.add(records, mapper, self.inlined.bound_to(mapper) if self.inlined else None)
             key = env.stage_keys(env.index).shuffle(task, env.execution)
             slices = out.write(key)
         return Mapped(

@@ -1,6 +1,6 @@
 """From mappers to batches of (key, value) pairs, without a Python frame per pair of our own."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import CO_GENERATOR
 from itertools import chain, islice
 from types import GeneratorType
@@ -17,23 +17,22 @@ Pair = tuple[Any, Any]
 Mapper = Callable[[Any], Any]
 
 
-def mapped(mappers: Iterable[Mapper], records: Iterable[Any]) -> tuple[Iterator[Any], Mapper]:
-    """Return the stream of what the last mapper yields, not checked yet, and that mapper.
+def chained(mappers: Sequence[Mapper], records: Iterable[Any]) -> Iterator[Any]:
+    """Return what the last of the mappers gets: every pair of the one before it is a record."""
+    for mapper in mappers[:-1]:
+        records = chain.from_iterable(
+            pair_batches(mapped(mapper, records), mapper, lambda: CHAINED_PAIRS)
+        )
+    return iter(records)
 
-    Mappers are fused: each one gets every pair of the one before it as its record. Between a
-    generator's yield and the stream there is C code only.
+
+def mapped(mapper: Mapper, records: Iterable[Any]) -> Iterator[Any]:
+    """Return the stream of what a mapper yields, not checked yet.
+
+    Between a generator's yield and the stream there is C code only.
     """
-    stream: Iterator[Any] = iter(records)
-    before: Mapper | None = None
-    for mapper in mappers:
-        if before is not None:
-            stream = chain.from_iterable(pair_batches(stream, before, lambda: CHAINED_PAIRS))
-        call = mapper if _is_generator_function(mapper) else _returning(mapper)
-        stream = chain.from_iterable(map(call, stream))
-        before = mapper
-    if before is None:
-        raise ValueError("there is no mapper")
-    return stream, before
+    call = mapper if _is_generator_function(mapper) else _returning(mapper)
+    return chain.from_iterable(map(call, records))
 
 
 def checked(batch: list[Any], fn: Callable[..., Any]) -> list[Pair]:
@@ -80,7 +79,7 @@ def add(combine: Reducer, states: States, batch: list[Pair], fn: Mapper) -> None
         combine.add(states, batch)
     except Exception as error:
         _check(batch, fn)
-        note_pair(error, combine)
+        note_failed_pair(error, combine)
         raise
 
 
@@ -89,11 +88,11 @@ def merge(combine: Reducer, states: States, pairs: Pairs) -> None:
     try:
         combine.merge(states, pairs)
     except Exception as error:
-        note_pair(error, combine)
+        note_failed_pair(error, combine)
         raise
 
 
-def note_pair(error: Exception, combine: Reducer) -> None:
+def note_failed_pair(error: Exception, combine: Reducer) -> None:
     """Note on an error of a reducer which pair it was at: looked up in the frame that failed, so
     that a pair costs nothing.
     """
@@ -101,14 +100,18 @@ def note_pair(error: Exception, combine: Reducer) -> None:
     while trace is not None and trace.tb_frame.f_code.co_filename != reducers.__file__:
         trace = trace.tb_next
     found = trace.tb_frame.f_locals if trace is not None else {}
-    if "key" not in found:
-        return
+    if "key" in found:
+        value = found.get("value", found.get("state", found.get("more")))
+        note_pair(error, combine, found["key"], value)
+
+
+def note_pair(error: Exception, combine: Reducer, key: object, value: object) -> None:
+    """Note on an error of a reducer which pair it was at."""
     name = type(combine).__name__.lower()
-    value = found.get("value", found.get("state", found.get("more")))
     advice = ""
     if isinstance(combine, reducers.Sum) and isinstance(error, TypeError):
         advice = " It adds to 0: for text, lists and the like take reducers.fold(operator.add)."
-    note = f"reducers.{name} was at the key {shown(found['key'])} with the value {shown(value)}."
+    note = f"reducers.{name} was at the key {shown(key)} with the value {shown(value)}."
     notes = [*getattr(error, "__notes__", ()), note + advice]
     object.__setattr__(error, "__notes__", notes)  # past the class's own, which may refuse
 
@@ -117,10 +120,15 @@ def _check(batch: list[Pair], fn: Mapper) -> None:
     """Raise what is wrong with the pairs of a batch, if anything is."""
     for pair in batch:
         key, _ = as_pair(pair, fn)
-        try:
-            hash(key)
-        except TypeError as unhashable:
-            raise BadKey(f"{shown(key)} cannot be a key: {unhashable}.") from unhashable
+        check_key(key)
+
+
+def check_key(key: object) -> None:
+    """Raise BadKey for a key that is not hashable."""
+    try:
+        hash(key)
+    except TypeError as unhashable:
+        raise BadKey(f"{shown(key)} cannot be a key: {unhashable}.") from unhashable
 
 
 def _is_generator_function(fn: Mapper) -> bool:

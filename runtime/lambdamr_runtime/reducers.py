@@ -111,11 +111,9 @@ class Count(Reducer):
     finishes: ClassVar[bool] = False
 
     def add(self, states: States, pairs: Pairs) -> None:
+        known_of = states.get
         for key, _ in pairs:
-            if key in states:
-                states[key] += 1
-            else:
-                states[key] = 1
+            states[key] = known_of(key, 0) + 1
 
     def merge(self, states: States, pairs: Pairs) -> None:
         for key, state in pairs:
@@ -170,13 +168,13 @@ class Mean(Reducer):
     def add(self, states: States, pairs: Pairs) -> None:
         known_of = states.get
         for key, value in pairs:
-            total, count = known_of(key, _EMPTY_MEAN)
+            total, count = known_of(key, (0, 0))
             states[key] = (total + value, count + 1)
 
     def merge(self, states: States, pairs: Pairs) -> None:
         known_of = states.get
         for key, (more, number) in pairs:
-            total, count = known_of(key, _EMPTY_MEAN)
+            total, count = known_of(key, (0, 0))
             states[key] = (total + more, count + number)
 
     def join(self, first: Any, second: Any) -> Any:
@@ -184,9 +182,6 @@ class Mean(Reducer):
 
     def finish(self, state: Any) -> Any:
         return state[0] / state[1]
-
-
-_EMPTY_MEAN: tuple[Any, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from operator import ne
 from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime.content import FIRST_BLOCK_PAIRS, Block, BlockWriter, compressor
 from lambdamr_runtime.errors import ResultNotSerializable
+from lambdamr_runtime.inlined import InlinedMapper, Turns
 from lambdamr_runtime.memory import SPILL_SHARE, Room
-from lambdamr_runtime.pairs import Mapper, Pair, add
+from lambdamr_runtime.pairs import Mapper, Pair, add, checked, mapped, merge
 from lambdamr_runtime.parts import put_parts
 from lambdamr_runtime.reducers import Combined
 from lambdamr_runtime.runs import Merger, Run, RunFile
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 SHORTEN_PAIRS = 100_000
 """Values that a map task holds before the user's combiner first shortens them."""
+
+INLINED_RECORDS = 4_000
+"""Records of an inlined mapper, before SAMPLED_RECORDS that take the other way."""
+
+SAMPLED_RECORDS = 32
 
 ENCODE_KEYS = 4096
 """Keys given to a block writer at a time."""
@@ -59,7 +65,8 @@ class Shuffling:
         self._watch = watch
         self._dumps = pair_dumps(env)
         self._partitions = env.stage.partitions
-        self._states = self._combine.states()
+        self.states = self._combine.states()
+        """The dictionary; a spill begins another one."""
         self._nan: tuple[Any, ...] = ()
         """The NaN that stands for all, once there is one."""
         self._held = 0
@@ -79,37 +86,80 @@ class Shuffling:
     def spilled_bytes(self) -> int:
         return (self._file.written if self._file else 0) + self._merger.written
 
-    def add(self, batch: list[Pair], mapper: Mapper) -> None:
-        """Add pairs; spill if that fills the room."""
-        interrupted = self._watch.enter("combine")
-        self._add(batch, mapper)
-        self.emitted += len(batch)
-        self._held += len(batch)
+    def add(
+        self, records: Iterator[Any], mapper: Mapper, inlined: InlinedMapper | None = None
+    ) -> None:
+        """Add the pairs of all records; spill whenever they fill the room.
+
+        Some records take the way of a mapper that yields, which tells how the time of the others
+        divides.
+
+        Args:    inlined: the same mapper, adding its pairs itself.
+        Raises:  as pairs.add; what the mapper raises.
+        """
+        if inlined is None:
+            self._add_pairs(mapped(mapper, records), mapper)
+            return
+        turns = Turns(self, self._room, self._combine, inlined)
+        while True:
+            interrupted = self._watch.enter("inlined")
+            turns.add(islice(records, INLINED_RECORDS))
+            self._watch.enter(interrupted)
+            sample = list(islice(records, 1))
+            if not sample:
+                break
+            sampled = chain(sample, islice(records, SAMPLED_RECORDS - 1))
+            self._add_pairs(mapped(mapper, sampled), mapper)
+        self._watch.divide("inlined", ("map", "combine"))
+
+    def _add_pairs(self, stream: Iterator[Any], mapper: Mapper) -> None:
+        while batch := list(islice(stream, self._room.step)):
+            pairs = checked(batch, mapper)
+            interrupted = self._watch.enter("combine")
+            self._add(pairs, mapper)
+            self.count(len(pairs))
+            self._watch.enter(interrupted)
+
+    def count(self, pairs: int) -> None:
+        """Count pairs that were added; spill if they fill the room."""
+        self.emitted += pairs
+        self._held += pairs
         if isinstance(self._combine, Combined) and self._held >= self._shorten_at:
             self._shorten()
         if self._room.is_full(self._weight):
+            interrupted = self._watch.enter("sort")
             self._spill()
-        self._watch.enter(interrupted)
+            self._watch.enter(interrupted)
+
+    def unite_nans(self, before: int) -> None:
+        """Put all NaNs among the keys behind the first *before* under one."""
+        if found := self._nans_behind(before):
+            self._nan = self._nan or (found[-1],)
+            states = [(*self._nan, self.states.pop(key)) for key in reversed(found)]
+            merge(self._combine, self.states, states)
 
     def _add(self, batch: list[Pair], mapper: Mapper) -> None:
         """Add pairs, every NaN under one key: a dictionary keeps NaN objects apart.
 
         Only keys that are new can be the first NaN: looking at these costs 25 ns each.
         """
-        states = self._states
+        states = self.states
         if self._nan:
             batch = self._with_one_nan(batch)
         before = len(states)
         add(self._combine, states, batch, mapper)
-        if self._nan or len(states) == before:
-            return
-        found = _nans_of(list(islice(reversed(states), len(states) - before)))
+        found = [] if self._nan else self._nans_behind(before)
         if found:
             for key in found:
                 del states[key]
             self._nan = (found[-1],)
             pairs = [pair for pair in batch if _is_nan(pair[0])]
             add(self._combine, states, self._with_one_nan(pairs), mapper)
+
+    def _nans_behind(self, before: int) -> list[Any]:
+        """Return the NaNs among the keys behind the first *before*, the last one first."""
+        new = len(self.states) - before
+        return _nans_of(list(islice(reversed(self.states), new))) if new else []
 
     def _with_one_nan(self, batch: list[Pair]) -> list[Pair]:
         (nan,) = self._nan
@@ -118,7 +168,8 @@ class Shuffling:
     def write(self, key: str) -> tuple[Slice, ...]:
         """Write the shuffle object, unless it is empty, and return its slices."""
         slices: list[Slice] = []
-        if self._file is not None and self._states:
+        self._watch.enter("sort")
+        if self._file is not None and self.states:
             self._spill()
         if not self.emitted:
             return (missing_slice(self._task, self._env.execution),) * self._partitions
@@ -129,19 +180,19 @@ class Shuffling:
 
     @property
     def _weight(self) -> int:
-        return self._held if self._combine.by_value else len(self._states)
+        return self._held if self._combine.by_value else len(self.states)
 
     def _shorten(self) -> None:
         """Let the user's combiner shorten the lists; again when there are twice as many values."""
-        keys = list(self._states)
-        shortened = self._combine.settled(keys, list(self._states.values()))
-        self._states.update(zip(keys, shortened, strict=True))
+        keys = list(self.states)
+        shortened = self._combine.settled(keys, list(self.states.values()))
+        self.states.update(zip(keys, shortened, strict=True))
         self._held = len(keys)
         self._shorten_at = max(SHORTEN_PAIRS, 2 * self._held)
 
     def _buckets(self) -> list[list[Any]]:
         """Return the keys of each partition, in order of first sight."""
-        keys = list(self._states)
+        keys = list(self.states)
         buckets: list[list[Any]] = [[] for _ in range(self._partitions)]
         if self._partitions == 1 and self._keying.partitioner is None:
             return [keys]
@@ -153,7 +204,6 @@ class Shuffling:
 
     def _spill(self) -> None:
         """Write the dictionary as one sorted run per partition, and begin an empty one."""
-        self._watch.enter("sort")
         if self._file is None:
             self._file = RunFile()
         file, weight = self._file, self._weight
@@ -163,13 +213,13 @@ class Shuffling:
             writer = self._writer(file.write, offset=file.end)
             self._encode(bucket, writer)
             self._runs[partition].append(Run(writer.blocks, file.read, "a spilled run"))
-        self._states = self._combine.states()
+        self.states = self._combine.states()
         self._held = 0
         self.spills += 1
         self._room.emptied(weight)
 
     def _encode(self, bucket: list[Any], writer: BlockWriter) -> None:
-        keys, states = self._keying.ordered(self._states, bucket, self._combine)
+        keys, states = self._keying.ordered(self.states, bucket, self._combine)
         self._watch.enter("write")
         for at in range(0, len(keys), ENCODE_KEYS):
             stop = at + ENCODE_KEYS

@@ -1,6 +1,6 @@
 """Where the time of a map or reduce task goes; taken per batch or block, never per record."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TypeVar
@@ -63,6 +63,18 @@ class Stopwatch:
             if item is _END:
                 return
             yield item  # type: ignore[misc]  # the sentinel has returned above
+
+    def divide(self, phase: str, among: Sequence[str]) -> None:
+        """Give the seconds of a phase to others in the proportion of what these have, or to the
+        first of them where they have nothing.
+        """
+        self.enter(self._phase)
+        seconds = self._seconds.pop(phase, 0.0)
+        known = [self._seconds.get(name, 0.0) for name in among]
+        whole = sum(known)
+        shares = [part / whole for part in known] if whole else [1.0]
+        for name, share in zip(among, shares, strict=False):
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds * share
 
     def phases(self) -> Phases:
         """Return the seconds so far."""

@@ -1,0 +1,210 @@
+"""Mappers that add their pairs to the dictionary themselves: no generator, no tuple, no list.
+
+    records ─ function(turn, record) ─▶ {key: state}
+                 └ turn is over ─▶ count, look at the memory, perhaps spill
+
+The client rewrites the mapper (lambdamr.inlining), the worker binds the code to the mapper that it
+has: to its globals, its defaults and what it closes over.
+"""
+
+import marshal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from inspect import CO_NESTED
+from types import CodeType, FunctionType, TracebackType
+from typing import Any, Protocol
+
+from lambdamr_runtime.memory import MAX_STEP, Room
+from lambdamr_runtime.pairs import check_key, note_pair
+from lambdamr_runtime.reducers import Reducer, States
+
+PREFIX = "."
+"""Of the variables that are not the mapper's: no name in a source begins with it."""
+
+PARAMETERS = ("states", "known_of", "left", "turn")
+"""What an inlined mapper gets before the record: the dictionary, its `get`, how many pairs may be
+added before the turn is over, and what returns these three for the next turn."""
+
+Turn = tuple[States, Callable[..., Any], int]
+
+TURN_PAIRS = 256
+"""Most pairs of a turn: counting down from more makes an int of each number, 10 ns a pair."""
+
+QUIET_PAIRS = 4 * MAX_STEP
+"""Pairs between two looks at the memory while there are no new keys: a look is 1 us by itself, but
+5 with what it drives out of the caches."""
+
+Signature = tuple[Any, ...]
+"""What tells a function's code from other code, wherever the file is; Any: constants."""
+
+
+class InlinedMapper(Protocol):
+    """A mapper that adds its pairs; returns how many are left of the turn."""
+
+    __code__: CodeType
+
+    def __call__(
+        self,
+        states: States,
+        known_of: Callable[..., Any],
+        left: int,
+        turn: Callable[[], Turn],
+        record: Any,
+        /,
+    ) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inlined:
+    """A mapper with the loop of a reducer's `add` in the place of each of its yields."""
+
+    code: bytes
+    """Marshalled: as for functions by value, worker and client run one version of Python."""
+    made_of: Signature
+
+    def bound_to(self, mapper: Callable[..., Any]) -> InlinedMapper | None:
+        """Return the function for this mapper; None where the worker's is not the client's."""
+        if type(mapper) is not FunctionType or signature(mapper.__code__) != self.made_of:
+            return None
+        inlined = FunctionType(
+            _in_file(marshal.loads(self.code), mapper.__code__.co_filename),
+            mapper.__globals__,
+            mapper.__name__,
+            mapper.__defaults__,
+            mapper.__closure__,
+        )
+        inlined.__kwdefaults__ = mapper.__kwdefaults__
+        return inlined
+
+
+def signature(code: CodeType) -> Signature:
+    """Return what tells code from other code, lines included."""
+    return (
+        code.co_qualname,
+        code.co_firstlineno,
+        code.co_code,
+        code.co_exceptiontable,
+        tuple(map(_constant, code.co_consts)),
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_flags & ~CO_NESTED,
+        (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount),
+    )
+
+
+def _constant(value: Any) -> tuple[Any, ...]:  # Any: what a compiler makes
+    """Return what tells a constant from others: 1 from True and 1.0, 0.0 from -0.0."""
+    if isinstance(value, CodeType):
+        return signature(value)
+    if isinstance(value, tuple):
+        value = tuple(map(_constant, value))
+    elif isinstance(value, frozenset):
+        value = frozenset(map(_constant, value))
+    elif isinstance(value, float | complex):
+        value = repr(value)
+    return type(value).__name__, value
+
+
+def _in_file(code: CodeType, filename: str) -> CodeType:
+    """Return code that tracebacks look up in that file."""
+    constants = tuple(
+        _in_file(each, filename) if isinstance(each, CodeType) else each for each in code.co_consts
+    )
+    return code.replace(co_filename=filename, co_consts=constants)
+
+
+class Adder(Protocol):
+    """Whose dictionary it is."""
+
+    states: States
+
+    def unite_nans(self, before: int) -> None: ...
+
+    def count(self, pairs: int) -> None: ...
+
+
+class Turns:
+    """Lets an inlined mapper add pairs, some at a time."""
+
+    def __init__(self, out: Adder, room: Room, combine: Reducer, inlined: InlinedMapper) -> None:
+        self._out = out
+        self._room = room
+        self._combine = combine
+        self._inlined = inlined
+        self._turn_pairs = 0
+        self._unseen = 0
+        """Pairs added since the last look."""
+        self._seen_keys = 0
+        """Of the dictionary at the last look."""
+
+    def add(self, records: Iterable[Any]) -> None:
+        """Add the pairs of all records.
+
+        Raises:  as pairs.add; what the mapper raises.
+        """
+        out, inlined = self._out, self._inlined
+        self._seen_keys = len(out.states)
+        states, known_of, left = self._turn()
+        try:
+            for record in records:
+                left = inlined(states, known_of, left, self._next, record)
+                if states is not out.states:
+                    states, known_of = out.states, out.states.get
+        except Exception as error:
+            self._tell(error)
+            raise
+        self._unseen += self._turn_pairs - left
+        self._look()
+
+    def _turn(self) -> Turn:
+        states = self._out.states
+        self._turn_pairs = min(self._room.step, TURN_PAIRS)
+        return states, states.get, self._turn_pairs
+
+    def _next(self) -> Turn:
+        self._unseen += self._turn_pairs
+        step = self._room.step
+        if step == MAX_STEP and len(self._out.states) == self._seen_keys:
+            step = QUIET_PAIRS
+        if self._unseen >= step:
+            self._look()
+        return self._turn()
+
+    def _look(self) -> None:
+        """Count the pairs since the last look; the dictionary may become another one."""
+        pairs, self._unseen = self._unseen, 0
+        if pairs:
+            self._out.unite_nans(self._seen_keys)
+            self._out.count(pairs)
+            self._seen_keys = len(self._out.states)
+
+    def _tell(self, error: Exception) -> None:
+        """Raise or note what an error is about, if the mapper raised it or was adding a pair.
+
+        Raises:  BadKey: the pair's key is not hashable. RuntimeError: for StopIteration, as of a
+                 generator (PEP 479).
+        """
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code is not self._inlined.__code__:
+            trace = trace.tb_next
+        if trace is None or _is_in(trace.tb_next, Turns._next):
+            return  # of the records, or of a spill
+        if _is_adding(trace):
+            pair = [trace.tb_frame.f_locals[PREFIX + name] for name in ("key", "value")]
+            check_key(pair[0])
+            note_pair(error, self._combine, *pair)
+        elif isinstance(error, StopIteration):
+            raise RuntimeError("generator raised StopIteration") from error
+
+
+def _is_in(trace: TracebackType | None, function: Callable[..., Any]) -> bool:
+    return trace is not None and trace.tb_frame.f_code is function.__code__
+
+
+def _is_adding(trace: TracebackType) -> bool:
+    """Whether an inlined mapper was at what lambdamr.inlining has put in: it has no width."""
+    positions = list(trace.tb_frame.f_code.co_positions())
+    _, _, start, end = positions[trace.tb_lasti // 2]
+    return start == end
