@@ -1,11 +1,16 @@
 """Mappers that add their pairs themselves: to the same end, and only where that can be told."""
 
+import gc
+import json
 import linecache
 import math
+import os
+import subprocess
 import sys
 import time
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -334,6 +339,13 @@ def asks_for_names(n: int) -> Pairs:
     yield "names", len(locals())
 
 
+def asks_in_a_default(n: int) -> Pairs:
+    def inner(names: Any = sorted(locals())) -> Any:  # noqa: B008
+        return names
+
+    yield len(inner()), n
+
+
 def asks_its_frame(n: int) -> Pairs:
     yield len(sys._getframe().f_locals), n
 
@@ -396,6 +408,7 @@ NOT_INLINED: list[Callable[..., Any]] = [
     used,
     in_a_call,
     asks_for_names,
+    asks_in_a_default,
     asks_its_frame,
     Below.words_of,
     of_nothing,
@@ -453,6 +466,13 @@ def test_a_long_source(tmp_path: Path) -> None:
     file = tmp_path / "long.py"
     file.write_text("def mapper(n):\n    yield n, 1\n" + "#" * SOURCE_BYTES)
     assert inline(from_source(file.read_text(), str(file)), reducers.sum) is None
+
+
+def test_a_source_that_is_no_file(tmp_path: Path) -> None:
+    """A pipe that somebody else reads is left alone."""
+    pipe = tmp_path / "pipe.py"
+    os.mkfifo(pipe)
+    assert inline(from_source("def mapper(n):\n    yield n, 1\n", str(pipe)), reducers.sum) is None
 
 
 def test_a_cell_of_a_notebook() -> None:
@@ -540,6 +560,59 @@ def test_an_error_in_a_second_value() -> None:
     assert not hasattr(caught.value, "__notes__")
 
 
+def over_lines(n: int) -> Pairs:
+    yield n, 1
+    text = json.loads("""{
+    """)
+    yield text, 1
+
+
+def test_an_error_of_an_expression_over_lines() -> None:
+    """One that ends in the column in which it begins is none of the adding."""
+    with pytest.raises(json.JSONDecodeError) as caught:
+        Shuffled(reducers.sum, inlines=True).run([range(5)], over_lines)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_a_failed_task_keeps_nothing() -> None:
+    """What it had added goes with the error, not with the next collection of garbage."""
+    alive = weakref.WeakSet[Any]()
+
+    class Value:
+        def __radd__(self, other: Any) -> "Value":
+            return self
+
+    def failing(n: int) -> Pairs:
+        alive.add(value := Value())
+        yield n, value
+        if n == 50:
+            raise ValueError(n)
+
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="50"):
+            Shuffled(reducers.sum, inlines=True).map([range(100)], failing)
+        assert len(alive) == 0
+    finally:
+        gc.enable()
+
+
+def test_without_columns() -> None:
+    """Python that keeps none cannot tell errors apart: the mapper runs as it is."""
+    program = """
+from lambdamr import reducers
+from lambdamr.inlining import inline
+from tests.test_inlining import one_yield
+
+inlined = inline(one_yield, reducers.sum)
+print(inlined is None or inlined.bound_to(one_yield) is None)
+"""
+    for options, expected in ([], "False"), (["-X", "no_debug_ranges"], "True"):
+        command = [sys.executable, *options, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [expected]
+
+
 def test_an_iterator_that_ends_in_the_mapper() -> None:
     """StopIteration is an error, as in a generator."""
     with pytest.raises(RuntimeError, match="generator raised StopIteration"):
@@ -572,7 +645,7 @@ def test_lines_of_the_worker(tmp_path: Path) -> None:
     assert bound is not None
     states: dict[Any, Any] = {}
     with pytest.raises(ValueError, match="5") as caught:
-        bound(states, states.get, 9, lambda: (states, states.get, 9), 5)
+        bound(states, states.get, 9, lambda: 9, 5)
     last = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert (last.filename, last.lineno) == (str(there), 3)
     assert inlined.bound_to(from_source("\n" + body, str(there))) is None

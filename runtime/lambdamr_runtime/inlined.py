@@ -23,9 +23,7 @@ PREFIX = "."
 
 PARAMETERS = ("states", "known_of", "left", "turn")
 """What an inlined mapper gets before the record: the dictionary, its `get`, how many pairs may be
-added before the turn is over, and what returns these three for the next turn."""
-
-Turn = tuple[States, Callable[..., Any], int]
+added before the turn is over, and what returns this number for the next turn."""
 
 TURN_PAIRS = 256
 """Most pairs of a turn: counting down from more makes an int of each number, 10 ns a pair."""
@@ -48,7 +46,7 @@ class InlinedMapper(Protocol):
         states: States,
         known_of: Callable[..., Any],
         left: int,
-        turn: Callable[[], Turn],
+        turn: Callable[[], int],
         record: Any,
         /,
     ) -> int: ...
@@ -63,15 +61,18 @@ class Inlined:
     made_of: Signature
 
     def bound_to(self, mapper: Callable[..., Any]) -> InlinedMapper | None:
-        """Return the function for this mapper; None where the worker's is not the client's."""
+        """Return the function for this mapper.
+
+        None where the worker's is not the client's, or Python was told to keep no columns
+        (-X no_debug_ranges), without which errors cannot be told apart.
+        """
         if type(mapper) is not FunctionType or signature(mapper.__code__) != self.made_of:
             return None
+        code = _in_file(marshal.loads(self.code), mapper.__code__.co_filename)
+        if all(column is None for _, _, column, _ in code.co_positions()):
+            return None
         inlined = FunctionType(
-            _in_file(marshal.loads(self.code), mapper.__code__.co_filename),
-            mapper.__globals__,
-            mapper.__name__,
-            mapper.__defaults__,
-            mapper.__closure__,
+            code, mapper.__globals__, mapper.__name__, mapper.__defaults__, mapper.__closure__
         )
         inlined.__kwdefaults__ = mapper.__kwdefaults__
         return inlined
@@ -82,6 +83,7 @@ def signature(code: CodeType) -> Signature:
     return (
         code.co_qualname,
         code.co_firstlineno,
+        code.co_linetable,
         code.co_code,
         code.co_exceptiontable,
         tuple(map(_constant, code.co_consts)),
@@ -118,7 +120,8 @@ def _in_file(code: CodeType, filename: str) -> CodeType:
 class Adder(Protocol):
     """Whose dictionary it is."""
 
-    states: States
+    @property
+    def states(self) -> States: ...
 
     def unite_nans(self, before: int) -> None: ...
 
@@ -130,6 +133,7 @@ class Turns:
 
     def __init__(self, out: Adder, room: Room, combine: Reducer, inlined: InlinedMapper) -> None:
         self._out = out
+        self._states = out.states
         self._room = room
         self._combine = combine
         self._inlined = inlined
@@ -144,41 +148,38 @@ class Turns:
 
         Raises:  as pairs.add; what the mapper raises.
         """
-        out, inlined = self._out, self._inlined
-        self._seen_keys = len(out.states)
-        states, known_of, left = self._turn()
+        inlined, states, turn = self._inlined, self._states, self._next
+        self._seen_keys = len(states)
+        left = self._turn()
         try:
             for record in records:
-                left = inlined(states, known_of, left, self._next, record)
-                if states is not out.states:
-                    states, known_of = out.states, out.states.get
+                left = inlined(states, states.get, left, turn, record)
         except Exception as error:
             self._tell(error)
             raise
         self._unseen += self._turn_pairs - left
         self._look()
 
-    def _turn(self) -> Turn:
-        states = self._out.states
+    def _turn(self) -> int:
         self._turn_pairs = min(self._room.step, TURN_PAIRS)
-        return states, states.get, self._turn_pairs
+        return self._turn_pairs
 
-    def _next(self) -> Turn:
+    def _next(self) -> int:
         self._unseen += self._turn_pairs
         step = self._room.step
-        if step == MAX_STEP and len(self._out.states) == self._seen_keys:
+        if step == MAX_STEP and len(self._states) == self._seen_keys:
             step = QUIET_PAIRS
         if self._unseen >= step:
             self._look()
         return self._turn()
 
     def _look(self) -> None:
-        """Count the pairs since the last look; the dictionary may become another one."""
+        """Count the pairs since the last look; a spill may empty the dictionary."""
         pairs, self._unseen = self._unseen, 0
         if pairs:
             self._out.unite_nans(self._seen_keys)
             self._out.count(pairs)
-            self._seen_keys = len(self._out.states)
+            self._seen_keys = len(self._states)
 
     def _tell(self, error: Exception) -> None:
         """Raise or note what an error is about, if the mapper raised it or was adding a pair.
@@ -206,5 +207,5 @@ def _is_in(trace: TracebackType | None, function: Callable[..., Any]) -> bool:
 def _is_adding(trace: TracebackType) -> bool:
     """Whether an inlined mapper was at what lambdamr.inlining has put in: it has no width."""
     positions = list(trace.tb_frame.f_code.co_positions())
-    _, _, start, end = positions[trace.tb_lasti // 2]
-    return start == end
+    line, end_line, column, end_column = positions[trace.tb_lasti // 2]
+    return column is not None and (line, column) == (end_line, end_column)

@@ -66,7 +66,7 @@ class Shuffling:
         self._dumps = pair_dumps(env)
         self._partitions = env.stage.partitions
         self.states = self._combine.states()
-        """The dictionary; a spill begins another one."""
+        """The dictionary; a spill empties it."""
         self._nan: tuple[Any, ...] = ()
         """The NaN that stands for all, once there is one."""
         self._held = 0
@@ -203,20 +203,24 @@ class Shuffling:
         return buckets
 
     def _spill(self) -> None:
-        """Write the dictionary as one sorted run per partition, and begin an empty one."""
+        """Write the dictionary as one sorted run per partition, and empty it."""
+        weight = self._weight
+        self._write_runs()
+        self.states.clear()
+        self._held = 0
+        self.spills += 1
+        self._room.emptied(weight)
+
+    def _write_runs(self) -> None:
         if self._file is None:
             self._file = RunFile()
-        file, weight = self._file, self._weight
+        file = self._file
         buckets = self._buckets()
         for partition in range(self._partitions):
             bucket, buckets[partition] = buckets[partition], []
             writer = self._writer(file.write, offset=file.end)
             self._encode(bucket, writer)
             self._runs[partition].append(Run(writer.blocks, file.read, "a spilled run"))
-        self.states = self._combine.states()
-        self._held = 0
-        self.spills += 1
-        self._room.emptied(weight)
 
     def _encode(self, bucket: list[Any], writer: BlockWriter) -> None:
         keys, states = self._keying.ordered(self.states, bucket, self._combine)
