@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ITEM_TASKS_PER_LANE = 4
 """Map tasks per lane over the items of an iterable."""
 
+BUILTINS = (sum, min, max)
+"""What has another meaning among lambdamr.reducers."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyOptions:
@@ -132,6 +135,12 @@ def _check_functions(mappers: tuple[object, ...], reducer: object) -> None:
     for fn in mappers if reducer is None else (*mappers, reducer):
         if not callable(fn):
             raise TypeError(f"mapper and reducer must be callable, got {fn!r}")
+    for builtin in BUILTINS:
+        if reducer is builtin:
+            name = builtin.__name__
+            raise TypeError(
+                f"The builtin {name} does not reduce (key, values). Give lambdamr.reducers.{name}."
+            )
     if not mappers:
         raise ValueError("map_reduce() needs at least one mapper, got none")
 

@@ -15,9 +15,8 @@ at its kind: 60 to 80 ns, as much as adding it to the dictionary. This is what q
 operator fusion; source: Neumann, "Efficiently Compiling Efficient Query Plans for Modern
 Hardware", VLDB 2011.
 
-The names that come in begin with a dot, so that no name of the mapper is one of them, and what is
-put in has no width, by which a traceback tells it from what the mapper does. What is not rewritten
-runs as it is.
+The names that come in begin with a dot, so that no name of the mapper is one of them. What is not
+rewritten runs as it is.
 """
 
 import __future__
@@ -248,7 +247,7 @@ class _Rewriter(ast.NodeTransformer):
 
 
 class _Renamer(ast.NodeTransformer):
-    """Gives names the PREFIX, nodes no width, and puts in what a yield yields."""
+    """Gives names the PREFIX, nodes the place of a yield, and puts in what that yields."""
 
     def __init__(self, parts: dict[str, ast.expr], at: ast.stmt) -> None:
         self._parts = parts
@@ -260,7 +259,4 @@ class _Renamer(ast.NodeTransformer):
         if isinstance(node, ast.Name):
             node.id = PREFIX + node.id
         self.generic_visit(node)
-        if isinstance(node, ast.stmt | ast.expr):
-            node.lineno = node.end_lineno = self._at.lineno
-            node.col_offset = node.end_col_offset = self._at.col_offset
-        return node
+        return ast.copy_location(node, self._at)

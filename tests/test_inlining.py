@@ -31,7 +31,7 @@ from lambdamr_runtime.errors import BadKey
 from lambdamr_runtime.inlined import QUIET_PAIRS, TURN_PAIRS, Turns
 from lambdamr_runtime.memory import MAX_STEP, Room
 from lambdamr_runtime.reducers import Reducer
-from lambdamr_runtime.shuffling import INLINED_RECORDS, SAMPLED_RECORDS
+from lambdamr_runtime.shuffling import FIRST_RECORDS, MOST_RECORDS
 from tests.shuffled import ENOUGH_MB, NOTHING_MB, Shuffled, plain
 
 Pairs = Iterator[tuple[Any, Any]]
@@ -197,7 +197,7 @@ def test_every_nan_is_one_key(memory_mb: int) -> None:
         yield (float("nan") if n % 2 else math.nan), 1
         yield Decimal("NaN") if n % 7 == 0 else n % 3, 1
 
-    size = 100 if memory_mb == NOTHING_MB else INLINED_RECORDS + 2 * SAMPLED_RECORDS
+    size = 100 if memory_mb == NOTHING_MB else 2 * MOST_RECORDS
     job = Shuffled(reducers.sum, memory_mb=memory_mb, inlines=True)
     found = {repr(key): count for key, count in job.run([range(size)] * 2, numbers)}
     others = {str(n): 2 * sum(m % 7 != 0 and m % 3 == n for m in range(size)) for n in range(3)}
@@ -265,7 +265,7 @@ def test_only_the_last_mapper_is_inlined() -> None:
 def test_both_phases_are_told() -> None:
     """The time of mapping and of combining is estimated from some records of many."""
     job = Shuffled(reducers.sum, inlines=True)
-    job.map([range(3 * INLINED_RECORDS)], one_yield)
+    job.map([range(2 * FIRST_RECORDS)], one_yield)
     phases = job.mapped[0].phases
     assert phases.map > 0
     assert phases.combine > 0
@@ -631,6 +631,8 @@ def test_a_value_that_cannot_be_added() -> None:
         Shuffled(reducers.sum, inlines=True).run([range(5)], of_text)
     assert "reducers.sum was at the key 'k' (str) with the value 'b'" in caught.value.__notes__[0]
     assert caught.value.__context__ is None
+    last = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert (last.name, last.line) == ("of_text", 'yield "k", 1 if n < 2 else "b"')
 
 
 def test_lines_of_the_worker(tmp_path: Path) -> None:

@@ -625,6 +625,13 @@ def test_what_a_reducer_cannot_take_is_named(
     assert re.search(told, str(caught.value.__cause__))
 
 
+@pytest.mark.parametrize("builtin", [sum, min, max])
+def test_builtins_are_no_reducers(executor: lambdamr.Executor, builtin: Any) -> None:
+    """They would be called with (key, values), of which they make something else, or an error."""
+    with pytest.raises(TypeError, match=rf"Give lambdamr\.reducers\.{builtin.__name__}\."):
+        executor.map_reduce(lambda n: [(n, n)], range(3), builtin)
+
+
 def test_a_failure_ends_the_job_at_once(one_lane: lambdamr.Executor, tmp_path: Path) -> None:
     """After the first failed task the others are not run, and no reducer ever is."""
     seen = tmp_path / "seen"

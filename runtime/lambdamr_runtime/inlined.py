@@ -7,6 +7,7 @@ The client rewrites the mapper (lambdamr.inlining), the worker binds the code to
 has: to its globals, its defaults and what it closes over.
 """
 
+import dis
 import marshal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -205,7 +206,14 @@ def _is_in(trace: TracebackType | None, function: Callable[..., Any]) -> bool:
 
 
 def _is_adding(trace: TracebackType) -> bool:
-    """Whether an inlined mapper was at what lambdamr.inlining has put in: it has no width."""
-    positions = list(trace.tb_frame.f_code.co_positions())
-    line, end_line, column, end_column = positions[trace.tb_lasti // 2]
-    return column is not None and (line, column) == (end_line, end_column)
+    """Whether an inlined mapper was at what lambdamr.inlining has put in.
+
+    That stands at the place of a whole yield, which nothing of the mapper's own does.
+    """
+    code = trace.tb_frame.f_code
+    places = {
+        step.positions
+        for step in dis.get_instructions(code)
+        if step.opname.startswith("STORE_FAST") and PREFIX + "left" in step.argrepr
+    }
+    return dis.Positions(*list(code.co_positions())[trace.tb_lasti // 2]) in places

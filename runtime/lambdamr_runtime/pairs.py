@@ -128,7 +128,7 @@ def check_key(key: object) -> None:
     try:
         hash(key)
     except TypeError as unhashable:
-        raise BadKey(f"{shown(key)} cannot be a key: {unhashable}.") from unhashable
+        raise BadKey(f"{shown(key)} cannot be a key: {unhashable}.") from None
 
 
 def _is_generator_function(fn: Mapper) -> bool:

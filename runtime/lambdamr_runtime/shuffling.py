@@ -32,10 +32,14 @@ if TYPE_CHECKING:
 SHORTEN_PAIRS = 100_000
 """Values that a map task holds before the user's combiner first shortens them."""
 
-INLINED_RECORDS = 4_000
-"""Records of an inlined mapper, before SAMPLED_RECORDS that take the other way."""
+FIRST_RECORDS = 64
+"""Records of an inlined mapper before the first that goes the other way; the next time twice as
+many, up to MOST_RECORDS."""
 
-SAMPLED_RECORDS = 32
+MOST_RECORDS = 4096
+
+SAMPLED_SHARE = 1 / 128
+"""Of the records before, so many go the other way, but one at least."""
 
 ENCODE_KEYS = 4096
 """Keys given to a block writer at a time."""
@@ -101,15 +105,17 @@ class Shuffling:
             self._add_pairs(mapped(mapper, records), mapper)
             return
         turns = Turns(self, self._room, self._combine, inlined)
+        size = FIRST_RECORDS
         while True:
             interrupted = self._watch.enter("inlined")
-            turns.add(islice(records, INLINED_RECORDS))
+            turns.add(islice(records, size))
             self._watch.enter(interrupted)
-            sample = list(islice(records, 1))
-            if not sample:
+            first = list(islice(records, 1))
+            if not first:
                 break
-            sampled = chain(sample, islice(records, SAMPLED_RECORDS - 1))
-            self._add_pairs(mapped(mapper, sampled), mapper)
+            sample = chain(first, islice(records, max(0, int(size * SAMPLED_SHARE) - 1)))
+            self._add_pairs(mapped(mapper, sample), mapper)
+            size = min(2 * size, MOST_RECORDS)
         self._watch.divide("inlined", ("map", "combine"))
 
     def _add_pairs(self, stream: Iterator[Any], mapper: Mapper) -> None:
