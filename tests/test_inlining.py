@@ -28,7 +28,7 @@ import lambdamr
 from lambdamr import reducers
 from lambdamr.inlining import SOURCE_BYTES, inline
 from lambdamr_runtime.errors import BadKey
-from lambdamr_runtime.inlined import QUIET_PAIRS, TURN_PAIRS, Turns
+from lambdamr_runtime.inlined import QUIET_PAIRS, TURN_PAIRS, Turns, signature
 from lambdamr_runtime.memory import MAX_STEP, Room
 from lambdamr_runtime.reducers import Reducer
 from lambdamr_runtime.shuffling import FIRST_RECORDS, MOST_RECORDS
@@ -501,9 +501,19 @@ def test_another_function_is_not_bound() -> None:
     assert inlined is not None
     assert inlined.bound_to(one_yield) is not None
     assert inlined.bound_to(constant) is None
-    twin = FunctionType(one_yield.__code__.replace(co_consts=(None, 2)), globals())
-    assert inlined.bound_to(twin) is None
+    for value in (2, 1.0, True, "1", (1,)):
+        code = one_yield.__code__.replace(co_consts=(None, value))
+        assert inlined.bound_to(FunctionType(code, globals())) is None
     assert inlined.bound_to(str) is None
+
+
+def test_signatures_tell_constants_apart() -> None:
+    """By kind and sign, within tuples and sets too."""
+    constants = [1, 1.0, True, "1", "1.0", b"1", 0.0, -0.0, 1j, None, ..., (1,), (1.0,), (True,)]
+    constants += [frozenset([1]), frozenset([True]), ("frozenset", 1), (0.0,), (-0.0,)]
+    codes = [one_yield.__code__.replace(co_consts=(None, value)) for value in constants]
+    assert len({signature(code) for code in codes}) == len(constants)
+    assert signature(codes[0]) == signature(one_yield.__code__)
 
 
 def test_warnings_are_not_told_twice(tmp_path: Path) -> None:

@@ -101,13 +101,10 @@ def _constant(value: Any) -> tuple[Any, ...]:  # Any: what a compiler makes
     """Return what tells a constant from others: 1 from True and 1.0, 0.0 from -0.0."""
     if isinstance(value, CodeType):
         return signature(value)
-    if isinstance(value, tuple):
-        value = tuple(map(_constant, value))
-    elif isinstance(value, frozenset):
-        value = frozenset(map(_constant, value))
-    elif isinstance(value, float | complex):
-        value = repr(value)
-    return type(value).__name__, value
+    kind = type(value).__name__
+    if isinstance(value, tuple | frozenset):
+        return kind, type(value)(map(_constant, value))
+    return kind, repr(value) if isinstance(value, float | complex) else value
 
 
 def _in_file(code: CodeType, filename: str) -> CodeType:
