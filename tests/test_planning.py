@@ -171,9 +171,9 @@ def test_the_third_argument_tells_the_call(executor: lambdamr.Executor) -> None:
     assert names(double, [1, 2]) == "map"
     assert names(pow, [1, 2], [3, 4]) == "map"
     assert names(words, iter("ab"), lambdamr.reducers.sum) == "map + reduce"
-    assert names(words, iter("ab"), max) == "map + reduce"
+    assert names(words, iter("ab"), double) == "map + reduce"
     assert names(words, iter("ab"), None) == "map"
-    assert names(words, iter("ab"), reducer=max, reducers=2) == "map + reduce"
+    assert names(words, iter("ab"), reducer=double, reducers=2) == "map + reduce"
     futures = executor.map(double, [1, 2, 3])
     assert names(sum, futures, arity=2) == "reduce-1 + reduce-2"
 
