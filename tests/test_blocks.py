@@ -1,8 +1,6 @@
 """Blocks of lines, fixed-size records, and reading ahead."""
 
-import tempfile
 import threading
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +11,6 @@ from lambdamr_runtime.errors import CorruptInput, InputChanged
 from lambdamr_runtime.limits import KIB
 from lambdamr_runtime.records import FixedRecords, LineBlocks, Lines
 from lambdamr_runtime.splits import Split
-from lambdamr_runtime.store import open_store
 from tests.splitting import KEY, CountingStore, cut, read_all, read_counted, stored
 
 SIZES = st.integers(min_value=1, max_value=40)
@@ -68,49 +65,11 @@ def test_lines_end_anywhere_among_the_bytes_that_are_searched_at_a_time(
     assert found == (data.removesuffix(b"\n").split(b"\n") if data else [])
 
 
-@given(data=TEXTS, split_bytes=SIZES, block_bytes=SIZES)
-@settings(max_examples=300, deadline=None)
-def test_blocks_of_a_local_file(data: bytes, split_bytes: int, block_bytes: int) -> None:
-    """It is read run by run: the blocks are whole lines, each at least as long as was said, unless
-    its split ends there, and no longer than by one line.
-    """
-    blocks, _ = read_local(data, split_bytes, LineBlocks(block_bytes))
-    flat = [block for split in blocks for block in split]
-    assert b"".join(flat) == data
-    assert all(flat)
-    assert all(block.endswith(b"\n") for block in flat[:-1])
-    for split in blocks:
-        assert all(len(block) >= block_bytes for block in split[:-1])
-    assert all(len(block.rpartition(b"\n")[0].rpartition(b"\n")[0]) < block_bytes for block in flat)
-
-
-@pytest.mark.parametrize("split_bytes", [1_000, 100_000, 1_000_000])
-def test_a_local_file_without_newlines(split_bytes: int) -> None:
-    """It is one block, and read a few times, however many splits there are."""
-    data = b"x" * 1_000_000
-    blocks, read_bytes = read_local(data, split_bytes, LineBlocks(50_000))
-    assert [block for split in blocks for block in split] == [data]
-    assert read_bytes <= 4 * len(data) + 2 * len(data) // split_bytes
-
-
-def read_local(data: bytes, split_bytes: int, reader: LineBlocks) -> tuple[list[list[bytes]], int]:
-    """Return the blocks of each split of a file in a folder, and how many bytes were read."""
-    with tempfile.TemporaryDirectory() as folder:
-        inner = open_store(folder)
-        inner.put(KEY, data)
-        store = CountingStore(inner)
-        etag = inner.head(KEY).etag
-        splits = [replace(split, root=folder) for split in cut(len(data), split_bytes, etag)]
-        blocks = [list(reader.read(split, store)) for split in splits]
-        return blocks, store.read_bytes
-
-
 def test_a_block_is_as_large_as_it_is_said_to_be() -> None:
     """Longer by the rest of a line at most, however the object is read."""
     data = b"some words of a line\n" * 20_000
-    (local,), _ = read_local(data, len(data), LineBlocks(100_000))
-    for blocks in (local, read_all(data, len(data), LineBlocks(100_000))):
-        assert all(100_000 - 21 <= len(block) <= 100_021 + 21 for block in blocks[:-1])
+    blocks = read_all(data, len(data), LineBlocks(100_000))
+    assert all(100_000 - 21 <= len(block) <= 100_021 + 21 for block in blocks[:-1])
 
 
 # --- fixed-size records --------------------------------------------------------------------------

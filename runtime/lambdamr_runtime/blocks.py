@@ -107,41 +107,6 @@ class Content:
             return ((at, memoryview(block)) for at, block in self.blocks())
         return _until_last_end(self.split, _from_first_start(self.split, self._around()))
 
-    def large_runs(self) -> Iterator[Block]:
-        """Yield those lines in runs of about block_bytes, or one line more; raises as blocks()."""
-        if self._decompression is None and local_path(self.split.root) is not None:
-            return self._runs_in_place()
-        return large_lines(self.line_views(), self._block_bytes)
-
-    def _runs_in_place(self) -> Iterator[Block]:
-        """Read each run as it is handed on: where it ends is looked up first, which costs less in a
-        local file than to copy it.
-        """
-        split = self.split
-        start = self._line_start(split.lo, split.hi - 1)
-        if start < split.hi:
-            end = self._line_start(split.hi, split.size)
-            while start < end:
-                stop = min(self._line_start(start + self._block_bytes, end), end)
-                yield start, _bytes_of(self._view(start, stop - start))
-                start = stop
-
-    def _line_start(self, at: int, stop: int) -> int:
-        """Return where the first line begins at or behind *at*: behind a newline before *stop*, or
-        where the object ends.
-        """
-        if at == 0:
-            return 0
-        at, length = at - 1, SEARCH_BYTES
-        while at < stop:
-            view = self._view(at, min(length, stop - at))
-            found = _line_end(view, 0, len(view))
-            if found:
-                return at + found
-            at += len(view)
-            length = min(2 * length, MIB)
-        return self.split.size
-
     def first_line(self) -> bytes:
         """Return the first line of the object with its end, whatever part the split is."""
         held = b""
@@ -207,12 +172,6 @@ def read_range(split: Split, store: Ranges, at: int, length: int) -> memoryview:
             f"{at + len(block)}. Run the job again."
         )
     return block
-
-
-def _bytes_of(view: memoryview) -> bytes:
-    """Return what a view shows as bytes: not copied if they are all of those it is of."""
-    held = view.obj
-    return held if isinstance(held, bytes) and len(held) == len(view) else bytes(view)
 
 
 def _read_ahead(
