@@ -60,7 +60,8 @@ if not left:
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _GUARDS = (ast.Try, ast.TryStar, ast.With)
-_FUTURES = [getattr(__future__, name).compiler_flag for name in __future__.all_feature_names]
+_FUTURES = {getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+_FUTURE_FLAGS = sum(_FUTURES - {inspect.CO_NESTED})
 
 
 def inline(mapper: Callable[..., Any], reducer: Reducer) -> Inlined | None:
@@ -159,7 +160,7 @@ def _compiled(function: ast.FunctionDef, like: CodeType, imports: list[ast.stmt]
         inner = outer
         path.insert(0, name)
     module = ast.Module([*imports, inner], [])
-    flags = like.co_flags & sum(_FUTURES) & ~inspect.CO_NESTED
+    flags = like.co_flags & _FUTURE_FLAGS
     code: CodeType = compile(module, PARSED, "exec", flags, dont_inherit=True)
     for name in path:
         constants = (each for each in code.co_consts if isinstance(each, CodeType))

@@ -147,11 +147,12 @@ class Turns:
         Raises:  as pairs.add; what the mapper raises.
         """
         inlined, states, turn = self._inlined, self._states, self._next
+        known_of = states.get
         self._seen_keys = len(states)
         left = self._turn()
         try:
             for record in records:
-                left = inlined(states, states.get, left, turn, record)
+                left = inlined(states, known_of, left, turn, record)
         except Exception as error:
             self._tell(error)
             raise
@@ -188,7 +189,9 @@ class Turns:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code is not self._inlined.__code__:
             trace = trace.tb_next
-        if trace is None or _is_in(trace.tb_next, Turns._next):
+        behind = trace.tb_next if trace is not None else None
+        is_ours = behind is not None and behind.tb_frame.f_code is Turns._next.__code__
+        if trace is None or is_ours:
             return  # of the records, or of a spill
         if _is_adding(trace):
             pair = [trace.tb_frame.f_locals[PREFIX + name] for name in ("key", "value")]
@@ -196,10 +199,6 @@ class Turns:
             note_pair(error, self._combine, *pair)
         elif isinstance(error, StopIteration):
             raise RuntimeError("generator raised StopIteration") from error
-
-
-def _is_in(trace: TracebackType | None, function: Callable[..., Any]) -> bool:
-    return trace is not None and trace.tb_frame.f_code is function.__code__
 
 
 def _is_adding(trace: TracebackType) -> bool:

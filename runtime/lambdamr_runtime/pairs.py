@@ -79,7 +79,7 @@ def add(combine: Reducer, states: States, batch: list[Pair], fn: Mapper) -> None
         combine.add(states, batch)
     except Exception as error:
         _check(batch, fn)
-        note_failed_pair(error, combine)
+        _note_failed_pair(error, combine)
         raise
 
 
@@ -88,11 +88,11 @@ def merge(combine: Reducer, states: States, pairs: Pairs) -> None:
     try:
         combine.merge(states, pairs)
     except Exception as error:
-        note_failed_pair(error, combine)
+        _note_failed_pair(error, combine)
         raise
 
 
-def note_failed_pair(error: Exception, combine: Reducer) -> None:
+def _note_failed_pair(error: Exception, combine: Reducer) -> None:
     """Note on an error of a reducer which pair it was at: looked up in the frame that failed, so
     that a pair costs nothing.
     """

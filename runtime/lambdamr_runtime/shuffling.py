@@ -32,14 +32,11 @@ if TYPE_CHECKING:
 SHORTEN_PAIRS = 100_000
 """Values that a map task holds before the user's combiner first shortens them."""
 
-FIRST_RECORDS = 64
-"""Records of an inlined mapper before the first that goes the other way; the next time twice as
-many, up to MOST_RECORDS."""
+FIRST_RECORDS = 128
+"""Records of an inlined mapper before one goes the other way; then twice as many before two, and so
+on, up to MOST_RECORDS."""
 
 MOST_RECORDS = 4096
-
-SAMPLED_SHARE = 1 / 128
-"""Of the records before, so many go the other way, but one at least."""
 
 ENCODE_KEYS = 4096
 """Keys given to a block writer at a time."""
@@ -113,7 +110,7 @@ class Shuffling:
             first = list(islice(records, 1))
             if not first:
                 break
-            sample = chain(first, islice(records, max(0, int(size * SAMPLED_SHARE) - 1)))
+            sample = chain(first, islice(records, size // FIRST_RECORDS - 1))
             self._add_pairs(mapped(mapper, sample), mapper)
             size = min(2 * size, MOST_RECORDS)
         self._watch.divide("inlined", ("map", "combine"))
