@@ -3,20 +3,27 @@
     records ─ function(turn, record) ─▶ {key: state}
                  └ turn is over ─▶ count, look at the memory, perhaps spill
 
+Or the elements of the Counter that they return:
+
+    records ─ function(counts, record) ─ elements ─▶ {element: count}
+
 The client rewrites the mapper (lambdamr.inlining), the worker binds the code to the mapper that it
 has: to its globals, its defaults and what it closes over.
 """
 
 import dis
 import marshal
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial, update_wrapper
 from inspect import CO_NESTED
+from itertools import islice
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, Protocol
 
 from lambdamr_runtime.memory import MAX_STEP, Room
-from lambdamr_runtime.pairs import check_key, note_pair
+from lambdamr_runtime.pairs import Mapper, check_key, note_pair
 from lambdamr_runtime.reducers import Reducer, States
 
 PREFIX = "."
@@ -26,12 +33,21 @@ PARAMETERS = ("states", "known_of", "left", "turn")
 """What an inlined mapper gets before the record: the dictionary, its `get`, how many pairs may be
 added before the turn is over, and what returns this number for the next turn."""
 
+COUNTS = "counts"
+"""What a mapper that returns Counters gets instead: what takes their elements."""
+
 TURN_PAIRS = 256
 """Most pairs of a turn: counting down from more makes an int of each number, 10 ns a pair."""
 
 QUIET_PAIRS = 4 * MAX_STEP
 """Pairs between two looks at the memory while there are no new keys: a look is 1 us by itself, but
 5 with what it drives out of the caches."""
+
+COUNTED_ELEMENTS = 4096
+"""Elements of an iterator that are counted at a time; of a list, all."""
+
+NOTHING: Counter[Any] = Counter()
+"""What is left to be added of a Counter whose elements are counted."""
 
 Signature = tuple[Any, ...]
 """What tells a function's code from other code, wherever the file is; Any: constants."""
@@ -55,13 +71,17 @@ class InlinedMapper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Inlined:
-    """A mapper with the loop of a reducer's `add` in the place of each of its yields."""
+    """A mapper with the loop of a reducer's `add` in the place of each of its yields, or one that
+    has the elements of what would be Counters counted.
+    """
 
     code: bytes
     """Marshalled: as for functions by value, worker and client run one version of Python."""
     made_of: Signature
+    counts: bool = False
+    """Whether it gets COUNTS and returns pairs still to be added; else it is an InlinedMapper."""
 
-    def bound_to(self, mapper: Callable[..., Any]) -> InlinedMapper | None:
+    def bound_to(self, mapper: Callable[..., Any]) -> Callable[..., Any] | None:
         """Return the function for this mapper.
 
         None where the worker's is not the client's, or Python was told to keep no columns
@@ -126,20 +146,42 @@ class Adder(Protocol):
     def count(self, pairs: int) -> None: ...
 
 
-class Turns:
-    """Lets an inlined mapper add pairs, some at a time."""
+class _Looks:
+    """Tells how many pairs were added, and looks at the memory as often as these need it."""
 
-    def __init__(self, out: Adder, room: Room, combine: Reducer, inlined: InlinedMapper) -> None:
+    def __init__(self, out: Adder, room: Room) -> None:
         self._out = out
         self._states = out.states
         self._room = room
-        self._combine = combine
-        self._inlined = inlined
-        self._turn_pairs = 0
         self._unseen = 0
         """Pairs added since the last look."""
         self._seen_keys = 0
         """Of the dictionary at the last look."""
+
+    def _added(self, pairs: int) -> None:
+        self._unseen += pairs
+        step = self._room.step
+        if step == MAX_STEP and len(self._states) == self._seen_keys:
+            step = QUIET_PAIRS
+        if self._unseen >= step:
+            self.look()
+
+    def look(self) -> None:
+        """Count the pairs since the last look; a spill may empty the dictionary."""
+        pairs, self._unseen = self._unseen, 0
+        if pairs:
+            self._out.count(pairs)
+            self._seen_keys = len(self._states)
+
+
+class Turns(_Looks):
+    """Lets an inlined mapper add pairs, some at a time."""
+
+    def __init__(self, out: Adder, room: Room, combine: Reducer, inlined: InlinedMapper) -> None:
+        super().__init__(out, room)
+        self._combine = combine
+        self._inlined = inlined
+        self._turn_pairs = 0
 
     def add(self, records: Iterable[Any]) -> None:
         """Add the pairs of all records.
@@ -157,28 +199,21 @@ class Turns:
             self._tell(error)
             raise
         self._unseen += self._turn_pairs - left
-        self._look()
+        self.look()
+
+    def look(self) -> None:
+        """Put all NaNs among the new keys under one, and look."""
+        if self._unseen:
+            self._out.unite_nans(self._seen_keys)
+        super().look()
 
     def _turn(self) -> int:
         self._turn_pairs = min(self._room.step, TURN_PAIRS)
         return self._turn_pairs
 
     def _next(self) -> int:
-        self._unseen += self._turn_pairs
-        step = self._room.step
-        if step == MAX_STEP and len(self._states) == self._seen_keys:
-            step = QUIET_PAIRS
-        if self._unseen >= step:
-            self._look()
+        self._added(self._turn_pairs)
         return self._turn()
-
-    def _look(self) -> None:
-        """Count the pairs since the last look; a spill may empty the dictionary."""
-        pairs, self._unseen = self._unseen, 0
-        if pairs:
-            self._out.unite_nans(self._seen_keys)
-            self._out.count(pairs)
-            self._seen_keys = len(self._states)
 
     def _tell(self, error: Exception) -> None:
         """Raise or note what an error is about, if the mapper raised it or was adding a pair.
@@ -213,3 +248,31 @@ def _is_adding(trace: TracebackType) -> bool:
         if step.opname.startswith("STORE_FAST") and PREFIX + "left" in step.argrepr
     }
     return dis.Positions(*list(code.co_positions())[trace.tb_lasti // 2]) in places
+
+
+class Counts(_Looks):
+    """Counts the elements of what a mapper would return Counters of: each is a pair, with 1."""
+
+    def mapper(self, inlined: Callable[..., Any], mapper: Mapper) -> Mapper:
+        """Return a mapper whose pairs are those that are still to be added."""
+        return update_wrapper(partial(inlined, self), mapper)
+
+    def __call__(self, kind: Callable[[Any], Any], elements: Any) -> Any:
+        """Return what is left of kind(elements), which stands in the mapper."""
+        if kind is Counter and type(elements) is list:
+            self._count(elements)
+            return NOTHING
+        if kind is not Counter or elements is None or isinstance(elements, Mapping):
+            return kind(elements)
+        remaining = iter(elements)
+        while batch := list(islice(remaining, COUNTED_ELEMENTS)):
+            self._count(batch)
+        return NOTHING
+
+    def _count(self, elements: list[Any]) -> None:
+        states = self._states
+        before = len(states)
+        Counter.update(states, elements)  # type: ignore[call-overload]  # in any dictionary
+        if len(states) > before:
+            self._out.unite_nans(before)
+        self._added(len(elements))

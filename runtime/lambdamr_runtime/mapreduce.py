@@ -45,7 +45,7 @@ class Mapped:
     bytes_read: int
     records: int
     emitted: int
-    """Pairs that the mapper yielded."""
+    """Pairs that the mapper yielded; the elements of a Counter that were counted at once."""
     bad_records: int = 0
     """Records that could not be read and were skipped."""
     part: str = ""
@@ -101,7 +101,7 @@ class Map:
     form: Format | None = None
     """Of output=, in a job without reducer."""
     inlined: Inlined | None = None
-    """The last mapper with the adding of *combine* in it; None: it yields."""
+    """The last mapper with the adding of *combine* in it; None: it is called as it is."""
 
     def run(self, env: TaskEnv, task: int, arg: Any) -> Mapped:
         if isinstance(arg, Adopted):
@@ -117,7 +117,7 @@ class Map:
             Room(env.memory_mb, self.tuning.spill_share) as room,
             Shuffling(self, env, task, room, watch) as out,
         ):
-            out.add(records, mapper, self.inlined.bound_to(mapper) if self.inlined else None)
+            out.add(records, mapper, self.inlined)
             key = env.stage_keys(env.index).shuffle(task, env.execution)
             slices = out.write(key)
         return Mapped(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime.content import FIRST_BLOCK_PAIRS, Block, BlockWriter, compressor
 from lambdamr_runtime.errors import ResultNotSerializable
-from lambdamr_runtime.inlined import InlinedMapper, Turns
+from lambdamr_runtime.inlined import Counts, Inlined, Turns
 from lambdamr_runtime.memory import SPILL_SHARE, Room
 from lambdamr_runtime.pairs import Mapper, Pair, add, checked, mapped, merge
 from lambdamr_runtime.parts import put_parts
@@ -87,21 +87,28 @@ class Shuffling:
     def spilled_bytes(self) -> int:
         return (self._file.written if self._file else 0) + self._merger.written
 
-    def add(
-        self, records: Iterator[Any], mapper: Mapper, inlined: InlinedMapper | None = None
-    ) -> None:
+    def add(self, records: Iterator[Any], mapper: Mapper, inlined: Inlined | None = None) -> None:
         """Add the pairs of all records; spill whenever they fill the room.
+
+        Args:    inlined: of the same mapper.
+        Raises:  as pairs.add; what the mapper raises.
+        """
+        bound = inlined.bound_to(mapper) if inlined else None
+        if inlined is None or bound is None:
+            self._add_pairs(mapped(mapper, records), mapper)
+        elif inlined.counts:
+            counts = Counts(self, self._room)
+            self._add_pairs(mapped(counts.mapper(bound, mapper), records), mapper)
+            counts.look()
+        else:
+            self._take_turns(records, mapper, Turns(self, self._room, self._combine, bound))
+
+    def _take_turns(self, records: Iterator[Any], mapper: Mapper, turns: Turns) -> None:
+        """Let the mapper add its pairs itself.
 
         Some records take the way of a mapper that yields, which tells how the time of the others
         divides.
-
-        Args:    inlined: the same mapper, adding its pairs itself.
-        Raises:  as pairs.add; what the mapper raises.
         """
-        if inlined is None:
-            self._add_pairs(mapped(mapper, records), mapper)
-            return
-        turns = Turns(self, self._room, self._combine, inlined)
         size = FIRST_RECORDS
         while True:
             interrupted = self._watch.enter("inlined")
