@@ -63,14 +63,15 @@ class CountedBackend:
 
     def _note(self, request: Request, act: Callable[[], T], /) -> T:
         kind = KINDS[request.verb]
-        is_look = kind in (Kind.LIST, Kind.HEAD) or self._is_chance(request.key)
-        counter = self.missed if is_look else self.found
+        is_look = kind in (Kind.LIST, Kind.HEAD)
         try:
             return act()
         except FileNotFoundError:
-            counter = self.missed
+            is_look = True
             raise
         finally:
+            is_look = is_look or self._is_chance(request.key)  # told once the job is launched
+            counter = self.missed if is_look else self.found
             with self._changed:
                 counter[str(kind)] += 1
                 if kind is Kind.LIST:
