@@ -17,8 +17,8 @@ Hardware", VLDB 2011.
 
 A mapper that returns Counters is spared these, which would be counted and then added key by key:
 
-    def count_words(block):                 def count_words(counts, block, /):
-        return Counter(block.split())           return counts(Counter, block.split())
+    def count_words(block):                 def count_words(count, block, /):
+        return Counter(block.split())           return count(Counter, block.split())
 
 The names that come in begin with a dot, so that no name of the mapper is one of them. What is not
 rewritten runs as it is.
@@ -39,7 +39,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from lambdamr.sources import PARSED, parsed
-from lambdamr_runtime.inlined import COUNTS, PARAMETERS, PREFIX, Inlined, signature
+from lambdamr_runtime.inlined import COUNT, PARAMETERS, PREFIX, Inlined, signature
 from lambdamr_runtime.reducers import Count, Mean, Reducer, Sum
 
 _log = logging.getLogger(__name__)
@@ -84,13 +84,15 @@ def inline(mapper: Callable[..., Any], reducer: Reducer) -> Inlined | None:
     - it is a generator function, with at most MOST_YIELDS, each a statement of its own, of two
       values written out, outside of try and with; and the reducer is one of ADDING;
     - or all that it returns is written as `Counter(elements)`, maybe with `.items()`, or as an
-      empty list, tuple or dictionary, outside of try and with; and the reducer is a Sum.
+      empty list, tuple or dictionary, outside of try and with; and the reducer is a Sum. Only
+      elements in a list are counted at once.
     """
     if type(mapper) is not FunctionType:
         return None
     code, kind = mapper.__code__, type(reducer)
     is_generator = code.co_flags & inspect.CO_GENERATOR
-    if not (kind in ADDING if is_generator else kind is Sum and COUNTER in code.co_names):
+    names = (*code.co_names, *code.co_freevars)
+    if not (kind in ADDING if is_generator else kind is Sum and COUNTER in names):
         return None
     adding = kind.add.__code__ if is_generator else None
     try:
@@ -181,7 +183,7 @@ def _compiled(function: Function, like: CodeType, imports: list[ast.stmt]) -> Co
     code: CodeType = compile(module, PARSED, "exec", flags, dont_inherit=True)
     for name in path:
         constants = (each for each in code.co_consts if isinstance(each, CodeType))
-        code = next(each for each in constants if each.co_name == name)
+        *_, code = (each for each in constants if each.co_name == name)  # behind its defaults
     return code
 
 
@@ -292,8 +294,8 @@ def _counting(function: Function, code: CodeType) -> bool:
         return False
     for call in calls:
         call.args.insert(0, call.func)
-        call.func = ast.copy_location(ast.Name(PREFIX + COUNTS, ast.Load()), call.func)
-    _prepend(function, [COUNTS])
+        call.func = ast.Name(PREFIX + COUNT, ast.Load())
+    _prepend(function, [COUNT])
     return True
 
 
@@ -305,7 +307,8 @@ def _call_of_counter(node: ast.expr | None) -> ast.Call | None:
     match node:
         case ast.Call(ast.Name(name) | ast.Attribute(_, name), [argument], []):
             is_counter = name == COUNTER and not isinstance(argument, ast.Starred)
-            return node if is_counter else None
+            is_in_line = node.func.lineno == node.func.end_lineno  # else errors tell another one
+            return node if is_counter and is_in_line else None
     return None
 
 

@@ -2,9 +2,11 @@
 
 import collections
 import collections as other_name
+import gc
 import math
 import sys
 import traceback
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -19,7 +21,7 @@ import lambdamr
 from lambdamr import reducers
 from lambdamr.inlining import inline
 from lambdamr_runtime.errors import InvalidPairs
-from lambdamr_runtime.inlined import COUNTED_ELEMENTS, QUIET_PAIRS, Counts
+from lambdamr_runtime.inlined import QUIET_PAIRS, Counts
 from lambdamr_runtime.memory import MAX_STEP, Room
 from lambdamr_runtime.reducers import Reducer
 from tests.shuffled import ENOUGH_MB, NOTHING_MB, Shuffled
@@ -162,27 +164,89 @@ def test_a_counter_equals_a_dictionary(
     assert dict(job.run(tasks, mapper)) == expected
 
 
-@given(st.lists(st.integers(0, 3 * COUNTED_ELEMENTS), max_size=6))
+@given(st.lists(st.integers(0, 3 * QUIET_PAIRS), max_size=6))
 def test_each_element_is_a_pair(sizes: list[int]) -> None:
     """What is emitted is told as by a mapper that yields (element, 1)."""
-    for elements in (list, iter):
-        job = Shuffled(reducers.sum, inlines=True)
-        records = [elements([n % 100 for n in range(size)]) for size in sizes]
-        found = job.run([records], lambda numbers: Counter(numbers))
-        assert job.mapped[0].emitted == sum(count for _, count in found) == sum(sizes)
+    job = Shuffled(reducers.sum, inlines=True)
+    records = [[n % 100 for n in range(size)] for size in sizes]
+    found = job.run([records], lambda numbers: Counter(numbers))
+    assert job.mapped[0].emitted == sum(count for _, count in found) == sum(sizes)
 
 
 @pytest.mark.parametrize("memory_mb", [ENOUGH_MB, NOTHING_MB])
-def test_every_nan_is_one_key(memory_mb: int) -> None:
-    """In one Counter, in several, behind a spill, and beside one that goes the other way."""
+@pytest.mark.parametrize("left", [1000, 31])
+def test_every_nan_is_one_key(memory_mb: int, left: int) -> None:
+    """In one Counter, in several, behind a spill, and beside those of mappings."""
 
     def numbers(n: int) -> Any:
         elements = [float("nan"), math.nan, float(n % 3), float("nan")]
-        return Counter(dict.fromkeys(elements, 1) if n % 5 == 0 else elements)
+        return Counter(dict.fromkeys(elements, 1) if n > left else elements)
 
     job = Shuffled(reducers.sum, memory_mb=memory_mb, inlines=True)
     found = {repr(key): count for key, count in job.run([range(60)] * 2, numbers)}
     assert found == {"nan": 360, "0.0": 40, "1.0": 40, "2.0": 40}
+
+
+def test_the_first_of_equal_keys_is_kept() -> None:
+    """What is counted at once does not overtake what is left to be added."""
+    records: list[Any] = [{True: 1}, [1], [2.0], {2: 1}, [2]]
+    found = Shuffled(reducers.sum, inlines=True).run([records], lambda record: Counter(record))
+    assert repr(found) == "[(True, 2), (2.0, 3)]"
+    found = Shuffled(reducers.sum, inlines=True).run([[[1], [True]]], lambda each: Counter(each))
+    assert repr(found) == "[(1, 2)]"
+
+
+class Restarting:
+    """An iterator that begins again when it has ended."""
+
+    def __init__(self) -> None:
+        self._left = 2
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._left -= 1
+        if self._left < 0:
+            self._left = 2
+            raise StopIteration
+        return "a"
+
+
+def test_iterators_are_left_alone() -> None:
+    """They are counted by the mapper's own Counter: one need not end, nor fit in memory."""
+    job = Shuffled(reducers.sum, inlines=True)
+    assert job.run([range(2)], lambda _: Counter(Restarting())) == [("a", 4)]
+    assert job.mapped[0].emitted == 2
+
+
+def test_lambdas_in_defaults_of_lambdas() -> None:
+    """Each is rewritten as itself."""
+    outer = lambda words, inner=lambda word, y="k": Counter([y, word]): Counter(inner(words))  # noqa: E731
+    (inner,) = outer.__defaults__ or ()
+    assert Shuffled(reducers.sum, inlines=True).run([["ab", "b"]], inner) == [
+        ("ab", 1),
+        ("b", 1),
+        ("k", 2),
+    ]
+    assert dict(Shuffled(reducers.sum, inlines=True).run([["ab"]], outer)) == {"ab": 1, "k": 1}
+
+
+def test_a_counter_of_an_enclosing_function() -> None:
+    """Where it was imported does not matter."""
+
+    def enclosing() -> Counted:
+        from collections import Counter
+
+        return lambda words: Counter(words)
+
+    assert Shuffled(reducers.sum, inlines=True).run([[["a", "a"]]], enclosing()) == [("a", 2)]
+
+
+def test_dictionaries_are_known_to_garbage_collection() -> None:
+    """Else each key that comes is asked whether it must be."""
+    assert gc.is_tracked(reducers.sum.states())
+    assert reducers.sum.states() == {}
 
 
 class Looks:
@@ -193,7 +257,7 @@ class Looks:
         self.pairs: list[int] = []
 
     def unite_nans(self, before: int) -> None:
-        assert 0 <= before < len(self.states)
+        assert 0 <= before <= len(self.states)
 
     def count(self, pairs: int) -> None:
         self.pairs.append(pairs)
@@ -202,23 +266,67 @@ class Looks:
 @pytest.mark.parametrize(("keys", "most"), [(1, QUIET_PAIRS), (1 << 20, MAX_STEP)])
 def test_memory_is_looked_at_more_often_where_keys_are_new(keys: int, most: int) -> None:
     """Small Counters are many to a look, as pairs are."""
-    looks = Looks()
+    inlined, looks = inline(of_a_list, reducers.sum), Looks()
+    assert inlined is not None
+    bound = inlined.bound_to(of_a_list)
+    assert bound is not None
     with Room(0, 0.5) as room:
         room.step = MAX_STEP
         counts = Counts(looks, room)
+        counting = counts.mapper(bound, of_a_list)
         for n in range(0, 20_000, 10):
-            assert counts(Counter, [m % keys for m in range(n, n + 10)]) == {}
+            assert counting([m % keys for m in range(n, n + 10)]) == {}
         counts.look()
     assert sum(looks.pairs) == 20_000
     assert most - 10 < max(looks.pairs) <= most + 10
 
 
-def test_memory_is_looked_at_while_an_iterator_is_counted() -> None:
-    """It may be longer than memory."""
-    looks = Looks()
+def test_memory_is_looked_at_behind_the_mapper() -> None:
+    """Then what it counted is freed."""
+    words: list[weakref.ref[Any]] = []
+
+    class Word:
+        """Equal to all others."""
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 0
+
+    class Freed(Looks):
+        def count(self, pairs: int) -> None:
+            super().count(pairs)
+            assert sum(word() is not None for word in words) == 1
+
+    def words_of(n: int) -> Any:
+        made = [Word() for _ in range(n)]
+        words.extend(map(weakref.ref, made))
+        return Counter(made)
+
+    inlined, looks = inline(words_of, reducers.sum), Freed()
+    assert inlined is not None
+    bound = inlined.bound_to(words_of)
+    assert bound is not None
     with Room(0, 0.5) as room:
-        Counts(looks, room)(Counter, iter(range(10 * COUNTED_ELEMENTS)))
-    assert looks.pairs == [COUNTED_ELEMENTS] * 10
+        Counts(looks, room).mapper(bound, words_of)(MAX_STEP)
+    assert looks.pairs == [MAX_STEP]
+
+
+def test_what_was_counted_is_looked_at_before_pairs_follow() -> None:
+    """They may fill the memory, and a spill empty the dictionary."""
+    inlined, looks = inline(of_a_list, reducers.sum), Looks()
+    assert inlined is not None
+    bound = inlined.bound_to(of_a_list)
+    assert bound is not None
+    with Room(0, 0.5) as room:
+        room.step = MAX_STEP
+        counting = Counts(looks, room).mapper(bound, of_a_list)
+        assert counting(["a", "b"]) == {}
+        assert looks.pairs == []
+        assert counting({"a": 3}) == {"a": 3}
+        assert looks.pairs == [2]
+        assert counting(["a"]) == {"a": 1}
 
 
 def test_only_the_last_mapper_counts() -> None:
@@ -247,6 +355,16 @@ def within(words: Words) -> Any:
 def with_more(words: Words) -> Any:
     more = {"more": 1}
     return Counter(words, **more)
+
+
+def over_lines(words: Words) -> Any:
+    """Its call has the line of the name, with `count` it had that of what it begins with."""
+    # fmt: off
+    return (
+        collections
+        .Counter(words)
+    )
+    # fmt: on
 
 
 def starred(words: Words) -> Any:
@@ -300,6 +418,7 @@ LEFT_ALONE: list[Callable[..., Any]] = [
     guarded,
     within,
     with_more,
+    over_lines,
     starred,
     of_a_variable,
     listed,
@@ -383,11 +502,11 @@ def test_a_job_counts(executor: lambdamr.Executor) -> None:
         return Counter([*names(), n % 2])
 
     job = executor.map_reduce(counting, range(10), reducers.sum)
-    assert job.result(TIMEOUT_S) == {".counts": 10, 0: 5, 1: 5}
+    assert job.result(TIMEOUT_S) == {".count": 10, 0: 5, 1: 5}
     assert job.report().stages["map"].emitted == 20
     job = executor.map_reduce(counting, range(10), lambda _, counts: sum(counts))
     assert job.result(TIMEOUT_S) == {0: 5, 1: 5}
     lines = executor.map_reduce(
         lambda line: Counter([*names(), *line.split()]), ["a b a", "b"], reducers.sum
     )
-    assert lines.result(TIMEOUT_S) == {".counts": 2, "a": 2, "b": 2}
+    assert lines.result(TIMEOUT_S) == {".count": 2, "a": 2, "b": 2}

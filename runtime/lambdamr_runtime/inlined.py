@@ -3,9 +3,9 @@
     records ─ function(turn, record) ─▶ {key: state}
                  └ turn is over ─▶ count, look at the memory, perhaps spill
 
-Or the elements of the Counter that they return:
+Or the elements of the Counters that they return:
 
-    records ─ function(counts, record) ─ elements ─▶ {element: count}
+    records ─ function(count, record) ─ elements ─▶ {element: count}
 
 The client rewrites the mapper (lambdamr.inlining), the worker binds the code to the mapper that it
 has: to its globals, its defaults and what it closes over.
@@ -14,11 +14,10 @@ has: to its globals, its defaults and what it closes over.
 import dis
 import marshal
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial, update_wrapper
+from functools import wraps
 from inspect import CO_NESTED
-from itertools import islice
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, Protocol
 
@@ -33,8 +32,8 @@ PARAMETERS = ("states", "known_of", "left", "turn")
 """What an inlined mapper gets before the record: the dictionary, its `get`, how many pairs may be
 added before the turn is over, and what returns this number for the next turn."""
 
-COUNTS = "counts"
-"""What a mapper that returns Counters gets instead: what takes their elements."""
+COUNT = "count"
+"""What a mapper that returns Counters gets instead: what counts their elements."""
 
 TURN_PAIRS = 256
 """Most pairs of a turn: counting down from more makes an int of each number, 10 ns a pair."""
@@ -42,9 +41,6 @@ TURN_PAIRS = 256
 QUIET_PAIRS = 4 * MAX_STEP
 """Pairs between two looks at the memory while there are no new keys: a look is 1 us by itself, but
 5 with what it drives out of the caches."""
-
-COUNTED_ELEMENTS = 4096
-"""Elements of an iterator that are counted at a time; of a list, all."""
 
 NOTHING: Counter[Any] = Counter()
 """What is left to be added of a Counter whose elements are counted."""
@@ -79,18 +75,18 @@ class Inlined:
     """Marshalled: as for functions by value, worker and client run one version of Python."""
     made_of: Signature
     counts: bool = False
-    """Whether it gets COUNTS and returns pairs still to be added; else it is an InlinedMapper."""
+    """Whether it gets COUNT and returns what is still to be added; else it is an InlinedMapper."""
 
     def bound_to(self, mapper: Callable[..., Any]) -> Callable[..., Any] | None:
         """Return the function for this mapper.
 
-        None where the worker's is not the client's, or Python was told to keep no columns
-        (-X no_debug_ranges), without which errors cannot be told apart.
+        None where the worker's is not the client's, or where a mapper adds pairs and Python was
+        told to keep no columns (-X no_debug_ranges), without which errors cannot be told apart.
         """
         if type(mapper) is not FunctionType or signature(mapper.__code__) != self.made_of:
             return None
         code = _in_file(marshal.loads(self.code), mapper.__code__.co_filename)
-        if all(column is None for _, _, column, _ in code.co_positions()):
+        if not self.counts and all(column is None for _, _, column, _ in code.co_positions()):
             return None
         inlined = FunctionType(
             code, mapper.__globals__, mapper.__name__, mapper.__defaults__, mapper.__closure__
@@ -155,11 +151,10 @@ class _Looks:
         self._room = room
         self._unseen = 0
         """Pairs added since the last look."""
-        self._seen_keys = 0
+        self._seen_keys = len(self._states)
         """Of the dictionary at the last look."""
 
-    def _added(self, pairs: int) -> None:
-        self._unseen += pairs
+    def _look_if_due(self) -> None:
         step = self._room.step
         if step == MAX_STEP and len(self._states) == self._seen_keys:
             step = QUIET_PAIRS
@@ -170,6 +165,7 @@ class _Looks:
         """Count the pairs since the last look; a spill may empty the dictionary."""
         pairs, self._unseen = self._unseen, 0
         if pairs:
+            self._out.unite_nans(self._seen_keys)
             self._out.count(pairs)
             self._seen_keys = len(self._states)
 
@@ -190,7 +186,7 @@ class Turns(_Looks):
         """
         inlined, states, turn = self._inlined, self._states, self._next
         known_of = states.get
-        self._seen_keys = len(states)
+        self._seen_keys = len(states)  # others may have added some
         left = self._turn()
         try:
             for record in records:
@@ -201,18 +197,13 @@ class Turns(_Looks):
         self._unseen += self._turn_pairs - left
         self.look()
 
-    def look(self) -> None:
-        """Put all NaNs among the new keys under one, and look."""
-        if self._unseen:
-            self._out.unite_nans(self._seen_keys)
-        super().look()
-
     def _turn(self) -> int:
         self._turn_pairs = min(self._room.step, TURN_PAIRS)
         return self._turn_pairs
 
     def _next(self) -> int:
-        self._added(self._turn_pairs)
+        self._unseen += self._turn_pairs
+        self._look_if_due()
         return self._turn()
 
     def _tell(self, error: Exception) -> None:
@@ -253,26 +244,30 @@ def _is_adding(trace: TracebackType) -> bool:
 class Counts(_Looks):
     """Counts the elements of what a mapper would return Counters of: each is a pair, with 1."""
 
+    def __init__(self, out: Adder, room: Room) -> None:
+        super().__init__(out, room)
+        self._leaves_some = False
+        """Whether pairs were left to be added, which what is counted later must not overtake."""
+
     def mapper(self, inlined: Callable[..., Any], mapper: Mapper) -> Mapper:
-        """Return a mapper whose pairs are those that are still to be added."""
-        return update_wrapper(partial(inlined, self), mapper)
+        """Return a mapper whose pairs are those that are left to be added."""
 
-    def __call__(self, kind: Callable[[Any], Any], elements: Any) -> Any:
+        @wraps(mapper)
+        def counting(record: Any) -> Any:
+            result = inlined(self._count, record)
+            if self._leaves_some:
+                self.look()
+            else:
+                self._look_if_due()
+            return result
+
+        return counting
+
+    def _count(self, kind: Callable[[Any], Any], elements: Any) -> Any:
         """Return what is left of kind(elements), which stands in the mapper."""
-        if kind is Counter and type(elements) is list:
-            self._count(elements)
-            return NOTHING
-        if kind is not Counter or elements is None or isinstance(elements, Mapping):
+        if kind is not Counter or type(elements) is not list or self._leaves_some:
+            self._leaves_some = True
             return kind(elements)
-        remaining = iter(elements)
-        while batch := list(islice(remaining, COUNTED_ELEMENTS)):
-            self._count(batch)
+        Counter.update(self._states, elements)  # type: ignore[call-overload]  # in any dictionary
+        self._unseen += len(elements)
         return NOTHING
-
-    def _count(self, elements: list[Any]) -> None:
-        states = self._states
-        before = len(states)
-        Counter.update(states, elements)  # type: ignore[call-overload]  # in any dictionary
-        if len(states) > before:
-            self._out.unite_nans(before)
-        self._added(len(elements))
