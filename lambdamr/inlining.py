@@ -15,7 +15,8 @@ at its kind: 60 to 80 ns, as much as adding it to the dictionary. This is what q
 operator fusion; source: Neumann, "Efficiently Compiling Efficient Query Plans for Modern
 Hardware", VLDB 2011.
 
-A mapper that returns Counters is spared these, which would be counted and then added key by key:
+A mapper that returns a Counter fills a dictionary whose keys are then added to the task's, one by
+one. Its elements are counted in that of the task at once:
 
     def count_words(block):                 def count_words(count, block, /):
         return Counter(block.split())           return count(Counter, block.split())
@@ -307,7 +308,7 @@ def _call_of_counter(node: ast.expr | None) -> ast.Call | None:
     match node:
         case ast.Call(ast.Name(name) | ast.Attribute(_, name), [argument], []):
             is_counter = name == COUNTER and not isinstance(argument, ast.Starred)
-            is_in_line = node.func.lineno == node.func.end_lineno  # else errors tell another one
+            is_in_line = node.lineno == node.func.end_lineno  # else errors tell another one
             return node if is_counter and is_in_line else None
     return None
 

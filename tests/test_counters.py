@@ -367,6 +367,13 @@ def over_lines(words: Words) -> Any:
     # fmt: on
 
 
+def in_parentheses(words: Words) -> Any:
+    # fmt: off
+    return (
+        tallies.Counter)(words)
+    # fmt: on
+
+
 def starred(words: Words) -> Any:
     return Counter(*[words])
 
@@ -419,6 +426,7 @@ LEFT_ALONE: list[Callable[..., Any]] = [
     within,
     with_more,
     over_lines,
+    in_parentheses,
     starred,
     of_a_variable,
     listed,

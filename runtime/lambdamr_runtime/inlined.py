@@ -80,13 +80,13 @@ class Inlined:
     def bound_to(self, mapper: Callable[..., Any]) -> Callable[..., Any] | None:
         """Return the function for this mapper.
 
-        None where the worker's is not the client's, or where a mapper adds pairs and Python was
-        told to keep no columns (-X no_debug_ranges), without which errors cannot be told apart.
+        None where the worker's is not the client's, or Python was told to keep no columns
+        (-X no_debug_ranges), without which errors cannot be told apart.
         """
         if type(mapper) is not FunctionType or signature(mapper.__code__) != self.made_of:
             return None
         code = _in_file(marshal.loads(self.code), mapper.__code__.co_filename)
-        if not self.counts and all(column is None for _, _, column, _ in code.co_positions()):
+        if all(column is None for _, _, column, _ in code.co_positions()):
             return None
         inlined = FunctionType(
             code, mapper.__globals__, mapper.__name__, mapper.__defaults__, mapper.__closure__
@@ -151,7 +151,7 @@ class _Looks:
         self._room = room
         self._unseen = 0
         """Pairs added since the last look."""
-        self._seen_keys = len(self._states)
+        self._seen_keys = 0
         """Of the dictionary at the last look."""
 
     def _look_if_due(self) -> None:
@@ -162,7 +162,9 @@ class _Looks:
             self.look()
 
     def look(self) -> None:
-        """Count the pairs since the last look; a spill may empty the dictionary."""
+        """Unite NaNs among the new keys and count the pairs since the last look; a spill may empty
+        the dictionary.
+        """
         pairs, self._unseen = self._unseen, 0
         if pairs:
             self._out.unite_nans(self._seen_keys)
@@ -255,10 +257,7 @@ class Counts(_Looks):
         @wraps(mapper)
         def counting(record: Any) -> Any:
             result = inlined(self._count, record)
-            if self._leaves_some:
-                self.look()
-            else:
-                self._look_if_due()
+            self._look_if_due()
             return result
 
         return counting
@@ -267,6 +266,7 @@ class Counts(_Looks):
         """Return what is left of kind(elements), which stands in the mapper."""
         if kind is not Counter or type(elements) is not list or self._leaves_some:
             self._leaves_some = True
+            self.look()
             return kind(elements)
         Counter.update(self._states, elements)  # type: ignore[call-overload]  # in any dictionary
         self._unseen += len(elements)
