@@ -290,7 +290,7 @@ def sum_by_key(setting: Setting) -> Result:
 
 
 def count_blocks(setting: Setting) -> Result:
-    """A Counter per block of whole lines, against two processes that count blocks."""
+    """A Counter per block of 512 KiB, against two processes that count blocks of 2 MiB."""
     result = Result(f"word count by blocks, {setting.mb} MB", "s", "<= 1.1 x hand-written", 1.1)
     source = lambdamr.blocks(str(setting.words()), block_bytes=COUNTED_BLOCK_BYTES)
     _take_turns(setting, result, count_block, setting.words(), _counted_blocks, source)
