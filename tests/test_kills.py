@@ -27,6 +27,14 @@ def tell(folder: str) -> None:
     Path(folder, f"{os.getppid()}.{os.getpid()}").touch()
 
 
+def wait_for(struck: Path) -> None:
+    """Hold a task until a worker was killed in its stage, which must not be over before."""
+    given_up = time.monotonic() + LIMIT_S
+    while not struck.exists():
+        assert time.monotonic() < given_up, "nobody was killed"
+        time.sleep(0.002)
+
+
 def square(folder: str, item: int) -> int:
     tell(folder)
     time.sleep(0.0003)
@@ -37,9 +45,13 @@ class Killer:
     """Kills workers, their children, or both, as long as a job runs.
 
     Args:  done: how many tasks have ended.  step: most tasks between two kills.
+           struck: a file that is there once one was killed.
     """
 
-    def __init__(self, folder: str, seed: int, done: Callable[[], int], step: int) -> None:
+    def __init__(
+        self, folder: str, seed: int, done: Callable[[], int], step: int, struck: Path
+    ) -> None:
+        self._struck = struck
         self._folder = Path(folder)
         self._chance = random.Random(seed)
         self._done = done
@@ -54,12 +66,14 @@ class Killer:
             seen = list(self._folder.iterdir())
             if done < due or not seen:
                 continue
-            due = self._next(done)
             pair = max(seen, key=lambda path: path.stat().st_mtime_ns)
             pair.unlink()
             worker, child = map(int, pair.name.split("."))
             for pid in self._chance.choice([(worker,), (child,), (worker, child), (child, worker)]):
                 self._kill(pid)
+            if self.killed:
+                self._struck.touch()
+                due = self._next(done)
 
     def _next(self, done: int) -> int:
         return done + self._chance.randint(GAP_TASKS, self._step)
@@ -80,7 +94,8 @@ def kill_during_a_map(root: str, folder: str, seed: int, tasks: int, chunksize: 
     """Run a map while its workers are killed; returns how many processes were."""
     with lambdamr.Executor(workers=2, root=root) as executor:
         futures = executor.map(partial(square, folder), range(tasks), chunksize=chunksize)
-        killer = Killer(folder, seed, done_of(futures), tasks // 10)
+        struck = Path(folder).parent / "struck"
+        killer = Killer(folder, seed, done_of(futures), tasks // 10, struck)
         killer.run(futures.done)
         assert futures.result(LIMIT_S) == [item * item for item in range(tasks)]
         stats = [each for each in futures.stats() if each is not None]
@@ -94,7 +109,9 @@ def kill_during_a_map_reduce(root: str, folder: str, seed: int, items: int, keys
     """Run a map_reduce of 40 map tasks and 20 reduce tasks while workers are killed in both stages;
     returns how many were.
     """
-    numbers = Path(folder).parent / "numbers.txt"
+    beside = Path(folder).parent
+    struck = {stage: beside / f"{stage}_struck" for stage in ("map", "reduce")}
+    numbers = beside / "numbers.txt"
     numbers.write_text("".join(f"{item:09d}\n" for item in range(items)))
 
     def mapper(line: str) -> list[tuple[int, int]]:
@@ -102,11 +119,15 @@ def kill_during_a_map_reduce(root: str, folder: str, seed: int, items: int, keys
         if item % 50 == 0:
             tell(folder)
             time.sleep(0.001)
+        if item == 0:
+            wait_for(struck["map"])
         return [(item % keys, item)]
 
     def reducer(key: int, values: Iterator[int]) -> tuple[int, int]:
         tell(folder)
         time.sleep(0.002)
+        if key == 0:
+            wait_for(struck["reduce"])
         listed = list(values)
         return len(listed), sum(listed)
 
@@ -115,8 +136,8 @@ def kill_during_a_map_reduce(root: str, folder: str, seed: int, items: int, keys
         job = executor.map_reduce(mapper, lines, reducer, reducers=20)
         assert len(job.map_futures) == 40
         killed = []
-        for futures in (job.map_futures, job.reduce_futures):
-            killer = Killer(folder, seed, done_of(futures), GAP_TASKS + 4)
+        for name, futures in (("map", job.map_futures), ("reduce", job.reduce_futures)):
+            killer = Killer(folder, seed, done_of(futures), GAP_TASKS + 4, struck[name])
             stage = futures[0]._stage
             killer.run(lambda stage=stage: not stage.missing or job.done())  # type: ignore[misc]
             killed.append(killer.killed)
