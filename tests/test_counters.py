@@ -263,17 +263,25 @@ class Looks:
         self.pairs.append(pairs)
 
 
+def counting_of(
+    mapper: Callable[..., Any], looks: Looks, room: Room
+) -> tuple[Counts, Callable[..., Any]]:
+    """Return what counts for a mapper, and the mapper that has it counted."""
+    inlined = inline(mapper, reducers.sum)
+    assert inlined is not None
+    bound = inlined.bound_to(mapper)
+    assert bound is not None
+    counts = Counts(looks, room)
+    return counts, counts.mapper(bound, mapper)
+
+
 @pytest.mark.parametrize(("keys", "most"), [(1, QUIET_PAIRS), (1 << 20, MAX_STEP)])
 def test_memory_is_looked_at_more_often_where_keys_are_new(keys: int, most: int) -> None:
     """Small Counters are many to a look, as pairs are."""
-    inlined, looks = inline(of_a_list, reducers.sum), Looks()
-    assert inlined is not None
-    bound = inlined.bound_to(of_a_list)
-    assert bound is not None
+    looks = Looks()
     with Room(0, 0.5) as room:
         room.step = MAX_STEP
-        counts = Counts(looks, room)
-        counting = counts.mapper(bound, of_a_list)
+        counts, counting = counting_of(of_a_list, looks, room)
         for n in range(0, 20_000, 10):
             assert counting([m % keys for m in range(n, n + 10)]) == {}
         counts.look()
@@ -304,24 +312,19 @@ def test_memory_is_looked_at_behind_the_mapper() -> None:
         words.extend(map(weakref.ref, made))
         return Counter(made)
 
-    inlined, looks = inline(words_of, reducers.sum), Freed()
-    assert inlined is not None
-    bound = inlined.bound_to(words_of)
-    assert bound is not None
+    looks = Freed()
     with Room(0, 0.5) as room:
-        Counts(looks, room).mapper(bound, words_of)(MAX_STEP)
+        _, counting = counting_of(words_of, looks, room)
+        counting(MAX_STEP)
     assert looks.pairs == [MAX_STEP]
 
 
 def test_what_was_counted_is_looked_at_before_pairs_follow() -> None:
     """They may fill the memory, and a spill empty the dictionary."""
-    inlined, looks = inline(of_a_list, reducers.sum), Looks()
-    assert inlined is not None
-    bound = inlined.bound_to(of_a_list)
-    assert bound is not None
+    looks = Looks()
     with Room(0, 0.5) as room:
         room.step = MAX_STEP
-        counting = Counts(looks, room).mapper(bound, of_a_list)
+        _, counting = counting_of(of_a_list, looks, room)
         assert counting(["a", "b"]) == {}
         assert looks.pairs == []
         assert counting({"a": 3}) == {"a": 3}
