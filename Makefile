@@ -4,8 +4,8 @@
 #   make demo-aws the same on AWS Lambda and S3, as an emulator on this machine has them
 #   make test     the tests
 #   make check    format, lint, types, the documents' site
-#   make bench    speed against the targets and the peers (BENCH="--quick" for a short run,
-#                 BENCH_ENGINE="--mb 256 --large" for a long one of map_reduce)
+#   make bench    speed against the targets and the peers (BENCH="--quick" BENCH_ENGINE="--mb 64" for
+#                 a short run, BENCH_ENGINE="--large" for what outgrows a worker)
 #   make soak     simulated histories under faults until told to stop (SOAK="--start N --jobs 2")
 #   make clean    remove environments and caches
 

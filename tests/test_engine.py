@@ -375,9 +375,10 @@ def test_a_partition_that_is_none_is_named(wrong: Any) -> None:
         Shuffled(reducers.count, 3, keying=keying).run([[("a", 1)]])
 
 
-@given(st.lists(keys), st.integers(1, 9))
+@given(one_kind.flatmap(st.lists), st.integers(1, 9))
 def test_partitions_of_many_are_those_of_each(found: list[Any], partitions: int) -> None:
     """The loop over many keys is the function for one."""
+    assert partitions_of(found, partitions) == [partition_of(key, partitions) for key in found]
     found = [*found, "\ud800"]
     assert partitions_of(found, partitions) == [partition_of(key, partitions) for key in found]
 

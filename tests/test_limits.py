@@ -19,14 +19,42 @@ from typing import Any
 import pytest
 
 import lambdamr
-from lambdamr_runtime.process import ProgressPage
+from lambdamr_runtime.limits import CHECK_S, QUIET_CHECK_S
+from lambdamr_runtime.process import ProgressPage, Running
+from lambdamr_runtime.sandbox import patience_s
 from tests import faults
 
 LIMIT_S = 30.0
 """Longest wait for a result in these tests."""
+INFINITE = float("inf")
 
 
 # --- time --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("limit_s", "left_s", "limit_mb", "event_left_s", "expected"),
+    [
+        (INFINITE, INFINITE, 0, INFINITE, QUIET_CHECK_S),
+        (INFINITE, INFINITE, 256, INFINITE, CHECK_S),
+        (60.0, 30.0, 0, INFINITE, QUIET_CHECK_S),
+        (60.0, 0.06, 0, INFINITE, 0.06),
+        (60.0, -1.0, 0, INFINITE, 0.0),
+        (INFINITE, INFINITE, 0, 0.03, 0.03),
+        (0.01, 0.01, 0, INFINITE, 0.01),
+        (0.05, 30.0, 0, INFINITE, 0.05),
+    ],
+)
+def test_a_process_is_left_in_peace_until_a_limit_is_near(
+    limit_s: float, left_s: float, limit_mb: int, event_left_s: float, expected: float
+) -> None:
+    """It is looked at no later than at the limit of the task that runs, or of one that began right
+    behind the last look.
+    """
+    now = time.monotonic()
+    running = Running(1, 0, 0, now + left_s, "", limit_s=limit_s)
+    assert expected - 0.02 <= patience_s(running, limit_mb, now + event_left_s) <= expected
+    assert patience_s(None, limit_mb, now + event_left_s) == CHECK_S
+
+
 @pytest.mark.parametrize(
     "task", [faults.sleep_long, faults.ignore_sigterm_and_sleep, faults.match_for_ever]
 )

@@ -137,6 +137,25 @@ def test_head_tells_size_and_version(store: Store) -> None:
     assert store.exists("data/x")
 
 
+@pytest.mark.parametrize(
+    "key", ["a", "a/b", "a/b.c", "a/b/c", "a/x", "_a-1/b", "a b", "a%20b", "\u00e4/b", ".a", "a~b"]
+)
+def test_what_exists_has_a_head(store: Store, key: str) -> None:
+    """Folders are no objects, and no name is told from another by its file alone."""
+    for there in ("a/b", "_a-1/b", "a b", "a%20b", "\u00e4/b", ".a", "a~b"):
+        store.put(there, b"x")
+
+    def answer(ask: Callable[[str], object]) -> object:
+        try:
+            return bool(ask(key))
+        except FileNotFoundError:
+            return False
+        except StoreError as error:
+            return str(error)
+
+    assert answer(store.exists) == answer(store.head)
+
+
 def test_a_list_takes_whole_segments(store: Store) -> None:
     """`list` yields what lies under a prefix, at any depth, and not what only begins like it."""
     for key in ("jobs/a/1", "jobs/a/b/2", "jobs/ab/3", "jobs/a.json", "other/4"):

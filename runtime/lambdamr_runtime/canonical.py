@@ -113,7 +113,7 @@ def partition_of(key: object, partitions: int) -> int:
 
 
 def partitions_of(keys: Sequence[object], partitions: int) -> list[int]:
-    """Return `partition_of` each key: text alone, or ints alone, at a third of the time.
+    """Return `partition_of` each key: text, bytes or ints alone, at a third of the time.
 
     Text: 0.13 us a key, beside 0.36 us for the hash of the int that its bytes make.
     """
@@ -124,6 +124,9 @@ def partitions_of(keys: Sequence[object], partitions: int) -> list[int]:
             return [value * partitions >> 32 for value in map(crc32, map(str.encode, texts))]
         except UnicodeEncodeError:  # a surrogate
             pass
+    elif kinds == {bytes}:
+        raw: Any = keys
+        return [value * partitions >> 32 for value in map(crc32, raw)]
     elif kinds == {int}:
         odd_1, odd_2, mask = _ODD_1, _ODD_2, _MASK
         return [

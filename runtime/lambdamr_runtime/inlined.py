@@ -42,6 +42,9 @@ QUIET_PAIRS = 4 * MAX_STEP
 """Pairs between two looks at the memory while there are no new keys: a look is 1 us by itself, but
 5 with what it drives out of the caches."""
 
+MANY_PAIRS = 1 << 18
+"""The same where pairs without new keys take no memory."""
+
 NOTHING: Counter[Any] = Counter()
 """What is left to be added of a Counter whose elements are counted."""
 
@@ -143,7 +146,7 @@ class Adder(Protocol):
 
 
 class _Looks:
-    """Tells how many pairs were added, and looks at the memory as often as these need it."""
+    """Tells how many pairs were added, and looks at the memory."""
 
     def __init__(self, out: Adder, room: Room) -> None:
         self._out = out
@@ -153,13 +156,6 @@ class _Looks:
         """Pairs added since the last look."""
         self._seen_keys = 0
         """Of the dictionary at the last look."""
-
-    def _look_if_due(self) -> None:
-        step = self._room.step
-        if step == MAX_STEP and len(self._states) == self._seen_keys:
-            step = QUIET_PAIRS
-        if self._unseen >= step:
-            self.look()
 
     def look(self) -> None:
         """Unite NaNs among the new keys and count the pairs since the last look; a spill may empty
@@ -205,7 +201,11 @@ class Turns(_Looks):
 
     def _next(self) -> int:
         self._unseen += self._turn_pairs
-        self._look_if_due()
+        step = self._room.step
+        if step == MAX_STEP and len(self._states) == self._seen_keys:
+            step = QUIET_PAIRS
+        if self._unseen >= step:
+            self.look()
         return self._turn()
 
     def _tell(self, error: Exception) -> None:
@@ -244,7 +244,10 @@ def _is_adding(trace: TracebackType) -> bool:
 
 
 class Counts(_Looks):
-    """Counts the elements of what a mapper would return Counters of: each is a pair, with 1."""
+    """Counts the elements of what a mapper would return Counters of: each is a pair, with 1.
+
+    Numbers that grow take no memory, so it looks when there are as many new keys as would be pairs.
+    """
 
     def __init__(self, out: Adder, room: Room) -> None:
         super().__init__(out, room)
@@ -257,7 +260,9 @@ class Counts(_Looks):
         @wraps(mapper)
         def counting(record: Any) -> Any:
             result = inlined(self._count, record)
-            self._look_if_due()
+            new_keys = len(self._states) - self._seen_keys
+            if new_keys >= self._room.step or self._unseen >= MANY_PAIRS:
+                self.look()
             return result
 
         return counting

@@ -85,7 +85,7 @@ class Keying:
     ) -> tuple[list[Any], list[Any]]:
         """Return (keys, states) in order; keys that only `==` keeps apart (NaN) are joined.
 
-        Args:  keys: of *states*, in order of first sight.
+        Args:  keys: of *states*; those that may be equal in order of first sight.
         """
         if self.shape(keys):
             keys = sorted(keys)

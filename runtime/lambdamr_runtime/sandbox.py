@@ -9,8 +9,8 @@
     event is over ◀─── ENDED ──────────── done, or "go on in a fresh process"
 
 The child is forked before any store client exists, and the parent never opens one, so a new child
-can be forked at any time. A crash, a time limit and a memory limit are all seen from outside,
-within MEMORY_CHECK_S; the next child records what happened and goes on with the lane.
+can be forked at any time. A crash, a time limit and a memory limit are all seen from outside, at
+once or within CHECK_S; the next child records what happened and goes on with the lane.
 """
 
 import _socket  # what socket is made of, which costs 4 ms of a start
@@ -28,11 +28,12 @@ from lambdamr_runtime.errors import LambdamrError, StoreError
 from lambdamr_runtime.frozen import replace
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import (
+    CHECK_S,
     END_RESERVE_S,
     END_RESERVE_SHARE,
     INFRASTRUCTURE_RETRIES,
     LATE_SHARE,
-    MEMORY_CHECK_S,
+    QUIET_CHECK_S,
     TOMBSTONE_S,
 )
 from lambdamr_runtime.process import Running
@@ -135,7 +136,8 @@ class Sandbox:
         except OSError:
             return self._autopsy(child, None, DeathCause.CRASH, "")
         while True:
-            message = child.message(MEMORY_CHECK_S)
+            running = self._shared.page.running()
+            message = child.message(patience_s(running, self._limit_mb(), self._time.ends))
             if message is not None:
                 verb, body = message
                 child.ready = True
@@ -238,6 +240,18 @@ class Sandbox:
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         limit = self._limit_mb()
         return killed and 0 < limit * KILLED_SHARE < last_mb
+
+
+def patience_s(running: Running | None, limit_mb: int, ends: float) -> float:
+    """Return how long a process need not be looked at while it says nothing and lives.
+
+    Args:  limit_mb: of its memory; 0: none. ends: of its time, on the monotonic clock.
+    """
+    if running is None or limit_mb:
+        return CHECK_S
+    left_s = min(running.deadline, ends) - time.monotonic()
+    # The next task may have begun right behind the look, and has the same limit.
+    return max(0.0, min(QUIET_CHECK_S, running.limit_s, left_s))
 
 
 def _check_idle(deaths: int, death: Death) -> None:

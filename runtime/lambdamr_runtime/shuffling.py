@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambdamr_runtime.content import FIRST_BLOCK_PAIRS, Block, BlockWriter, compressor
 from lambdamr_runtime.errors import ResultNotSerializable
+from lambdamr_runtime.gathering import Gatherer
 from lambdamr_runtime.inlined import Counts, Inlined, Turns
 from lambdamr_runtime.memory import SPILL_SHARE, Room
 from lambdamr_runtime.pairs import Mapper, Pair, add, checked, mapped, merge
@@ -73,6 +74,7 @@ class Shuffling:
         self._held = 0
         """Pairs added since the dictionary was empty, or last shortened."""
         self._shorten_at = SHORTEN_PAIRS
+        self._gatherer = Gatherer(self.states)
         self._block_pairs = FIRST_BLOCK_PAIRS
         self._compress = compressor() if work.tuning.compress else None
         self._merger = Merger(
@@ -136,6 +138,8 @@ class Shuffling:
         self._held += pairs
         if isinstance(self._combine, Combined) and self._held >= self._shorten_at:
             self._shorten()
+        if self._keying.sort_key is None:  # of keys that it makes equal, the first stands for all
+            self._gatherer.look(self._held)
         if self._room.is_full(self._weight):
             interrupted = self._watch.enter("sort")
             self._spill()
@@ -201,11 +205,11 @@ class Shuffling:
         self._shorten_at = max(SHORTEN_PAIRS, 2 * self._held)
 
     def _buckets(self) -> list[list[Any]]:
-        """Return the keys of each partition, in order of first sight."""
+        """Return the keys of each partition, in the order of the dictionary."""
         keys = list(self.states)
-        buckets: list[list[Any]] = [[] for _ in range(self._partitions)]
         if self._partitions == 1 and self._keying.partitioner is None:
             return [keys]
+        buckets: list[list[Any]] = [[] for _ in range(self._partitions)]
         for key, partition in zip(
             keys, self._keying.partitions(keys, self._partitions), strict=True
         ):
@@ -218,6 +222,7 @@ class Shuffling:
         self._write_runs()
         self.states.clear()
         self._held = 0
+        self._gatherer.empty()
         self.spills += 1
         self._room.emptied(weight)
 
