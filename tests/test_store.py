@@ -156,6 +156,19 @@ def test_what_exists_has_a_head(store: Store, key: str) -> None:
     assert answer(store.exists) == answer(store.head)
 
 
+def test_a_relative_root_stays_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever folder the process goes to."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = open_store("stored")
+    store.put("a", b"x")
+    monkeypatch.chdir("elsewhere")
+    assert store.exists("a")
+    assert store.get_range("a", 0, 1, store.head("a").etag) == b"x"
+
+
 def test_a_list_takes_whole_segments(store: Store) -> None:
     """`list` yields what lies under a prefix, at any depth, and not what only begins like it."""
     for key in ("jobs/a/1", "jobs/a/b/2", "jobs/ab/3", "jobs/a.json", "other/4"):

@@ -95,7 +95,8 @@ class ObstoreStore:
         self.root = root
         self._backend = backend
         self._hides_missing = hides_missing
-        self._folder = local_path(root)
+        folder = local_path(root) if isinstance(backend, LocalStore) else None
+        self._folder = folder and os.path.abspath(folder)  # a task may change to another one
 
     def get(self, key: str) -> bytes:
         """Return the whole object."""
