@@ -1,5 +1,6 @@
 """Keys that are counted again and again, moved together in memory."""
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -11,8 +12,8 @@ from lambdamr import reducers
 from lambdamr_runtime.gathering import (
     GROWTH,
     LEAST_KEYS,
-    MOST_BYTES,
     MOST_KEYS,
+    MOST_LENGTH,
     PAIRS_PER_KEY,
     Gatherer,
     gather,
@@ -46,7 +47,7 @@ def test_counted_text_is_moved(of_bytes: bool, counts: dict[str, int]) -> None:
 
 def test_what_is_moved_are_copies_in_the_same_dictionary() -> None:
     """Those who hold the dictionary, or its methods, go on with it."""
-    states = words(10)
+    states = {sys.intern(word): count for word, count in words(10).items()}
     known_of, keys = states.get, list(states)
     gather(states)
     assert list(states) == keys
@@ -64,7 +65,7 @@ def test_what_is_moved_are_copies_in_the_same_dictionary() -> None:
         {"a long word": 1, 5: 2},
         {Text("a long word"): 1, Text("other"): 2},
         {"a long word": [1], "other": [1, 2]},
-        {"a long word": 1, "x" * MOST_BYTES: 2},
+        {"a long word": 1, "x" * MOST_LENGTH: 2},
     ],
 )
 def test_all_else_is_left_alone(states: dict[Any, Any]) -> None:

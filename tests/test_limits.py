@@ -41,6 +41,7 @@ INFINITE = float("inf")
         (INFINITE, INFINITE, 0, 0.03, 0.03),
         (0.01, 0.01, 0, INFINITE, 0.01),
         (0.05, 30.0, 0, INFINITE, 0.05),
+        (0.001, 30.0, 0, INFINITE, CHECK_S),
     ],
 )
 def test_a_process_is_left_in_peace_until_a_limit_is_near(

@@ -23,8 +23,11 @@ that these pairs took."""
 GROWTH = 4
 """Keys are moved again when there are more than so many times as many."""
 
-MOST_BYTES = 1 * MIB
-"""Of all keys, since what is moved is there twice."""
+MOST_LENGTH = 1 * MIB
+"""Characters or bytes of all keys, since what is moved is there twice."""
+
+_PLAIN_COPIES = 2
+"""Version of marshal's format: later ones give an interned string back, and no copy."""
 
 
 class Gatherer:
@@ -52,12 +55,12 @@ class Gatherer:
 
 
 def gather(states: States) -> None:
-    """Put copies of the keys, the most frequent first, where text was counted, and only there."""
+    """Replace the keys by copies, the most frequent first, if they are text and the states ints."""
     keys, counts = list(states), list(states.values())
-    is_text = set(map(type, keys)) in ({str}, {bytes}) and sum(map(len, keys)) <= MOST_BYTES
+    is_text = set(map(type, keys)) in ({str}, {bytes}) and sum(map(len, keys)) <= MOST_LENGTH
     if not is_text or set(map(type, counts)) != {int}:
         return
     order = sorted(range(len(keys)), key=counts.__getitem__, reverse=True)
-    copies = marshal.loads(marshal.dumps([keys[at] for at in order]))
+    copies = marshal.loads(marshal.dumps([keys[at] for at in order], _PLAIN_COPIES))
     states.clear()
     states.update(zip(copies, map(counts.__getitem__, order), strict=True))

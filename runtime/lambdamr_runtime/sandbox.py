@@ -10,7 +10,8 @@
 
 The child is forked before any store client exists, and the parent never opens one, so a new child
 can be forked at any time. A crash, a time limit and a memory limit are all seen from outside, at
-once or within CHECK_S; the next child records what happened and goes on with the lane.
+once or within CHECK_S, and the first one of a stage behind another without limits within
+QUIET_CHECK_S; the next child records what happened and goes on with the lane.
 """
 
 import _socket  # what socket is made of, which costs 4 ms of a start
@@ -250,8 +251,8 @@ def patience_s(running: Running | None, limit_mb: int, ends: float) -> float:
     if running is None or limit_mb:
         return CHECK_S
     left_s = min(running.deadline, ends) - time.monotonic()
-    # The next task may have begun right behind the look, and has the same limit.
-    return max(0.0, min(QUIET_CHECK_S, running.limit_s, left_s))
+    # The next task of the stage may have begun right behind the look.
+    return max(0.0, min(QUIET_CHECK_S, max(CHECK_S, running.limit_s), left_s))
 
 
 def _check_idle(deaths: int, death: Death) -> None:

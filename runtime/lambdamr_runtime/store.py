@@ -96,7 +96,7 @@ class ObstoreStore:
         self._backend = backend
         self._hides_missing = hides_missing
         folder = local_path(root) if isinstance(backend, LocalStore) else None
-        self._folder = folder and os.path.abspath(folder)  # a task may change to another one
+        self._folder = folder and os.path.realpath(folder)  # as obstore, whatever becomes of it
 
     def get(self, key: str) -> bytes:
         """Return the whole object."""
