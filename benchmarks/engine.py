@@ -1,6 +1,6 @@
 """How fast the engine is: map_reduce against hand-written programs, in one run on one machine.
 
-    python -m benchmarks.engine [--only NAME] [--mb 256] [--rounds 3] [--large] [--json FILE]
+    python -m benchmarks.engine [--only NAME] [--mb 256] [--rounds 5] [--large] [--json FILE]
 
 A reference is the program that somebody would write by hand: two processes, each with a dictionary
 over half of the file, and a merge in the parent; or DuckDB. Reference and lambdamr take turns, and
@@ -526,7 +526,7 @@ def _parse_options() -> argparse.Namespace:
         help=f"measure this alone; may be repeated ({names})",
     )
     parser.add_argument("--mb", type=int, default=256, help="size of the inputs (256)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each pair (3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each pair (5)")
     parser.add_argument("--large", action="store_true", help="and what outgrows a worker's memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     return parser.parse_args()

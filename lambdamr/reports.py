@@ -127,7 +127,7 @@ def _counts(totals: Totals) -> Iterator[str]:
     if spent:
         yield f"seconds: {' · '.join(spent)}"
     if totals.retries or totals.deaths:
-        yield f"retries: {totals.retries:,} of the user's, {totals.deaths:,} after lost processes"
+        yield f"retries: {totals.retries:,} of the user's; processes lost: {totals.deaths:,}"
     if totals.failed:
         yield f"{totals.failed:,} failed"
 

@@ -1,16 +1,21 @@
 """Blocks of lines, fixed-size records, and reading ahead."""
 
 import threading
+import tracemalloc
+from pathlib import Path
+from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lambdamr_runtime import blocks as blocks_module
 from lambdamr_runtime.blocks import AHEAD_BYTES, LOOK_AHEAD_BYTES, SEARCH_BYTES
 from lambdamr_runtime.errors import CorruptInput, InputChanged
-from lambdamr_runtime.limits import KIB
+from lambdamr_runtime.limits import KIB, MIB
 from lambdamr_runtime.records import FixedRecords, LineBlocks, Lines
 from lambdamr_runtime.splits import Split
+from lambdamr_runtime.store import open_store
 from tests.splitting import KEY, CountingStore, cut, read_all, read_counted, stored
 
 SIZES = st.integers(min_value=1, max_value=40)
@@ -63,6 +68,68 @@ def test_lines_end_anywhere_among_the_bytes_that_are_searched_at_a_time(
     assert all(block.endswith(b"\n") for block in blocks[:-1])
     found = read_all(data, split_bytes, Lines(None, block_bytes=block_bytes))
     assert found == (data.removesuffix(b"\n").split(b"\n") if data else [])
+
+
+@given(
+    data=TEXTS.filter(bool), split_bytes=SIZES, block_bytes=SIZES, search_bytes=st.integers(1, 9)
+)
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_large_blocks_of_a_local_file(
+    tmp_path: Path, data: bytes, split_bytes: int, block_bytes: int, search_bytes: int
+) -> None:
+    """They are not copied, and the same law holds for them; there are as many as reads planned."""
+    store = open_store(str(tmp_path))
+    store.put(KEY, data)
+    etag = store.head(KEY).etag
+    blocks: list[bytes] = []
+    with (
+        mock.patch.object(blocks_module, "LARGE_BYTES", 1),
+        mock.patch.object(blocks_module, "SEARCH_BYTES", search_bytes),
+    ):
+        for lo in range(0, len(data), split_bytes):
+            counting = CountingStore(store)
+            hi = min(lo + split_bytes, len(data))
+            stream = LineBlocks(block_bytes).read(
+                Split(str(tmp_path), KEY, lo, hi, len(data), etag), counting
+            )
+            mine = list(stream)
+            assert stream.owned_bytes == sum(map(len, mine)) == counting.read_bytes
+            assert len(mine) == len(counting.ranges) <= -(-(hi - max(lo - 1, 0)) // block_bytes)
+            blocks += mine
+    assert b"".join(blocks) == data
+    assert all(blocks)
+    assert all(block.endswith(b"\n") for block in blocks[:-1])
+
+
+def test_large_blocks_are_held_once(tmp_path: Path) -> None:
+    """What is read is what the mapper gets."""
+    (tmp_path / "a").write_bytes(b"some words of a line\n" * 400_000)
+    store = open_store(str(tmp_path))
+    found = store.head("a")
+    split = Split(str(tmp_path), "a", 1, found.size, found.size, found.etag)
+    stream = iter(LineBlocks(found.size).read(split, store))
+    tracemalloc.start()
+    try:
+        assert len(next(stream)) == found.size - 21
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * found.size
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_local_file_that_is_another_one_is_input_changed(tmp_path: Path) -> None:
+    """Whether or not lines end in it."""
+    for name, content in (("gone", None), ("other", b"x" * 4 * MIB)):
+        (tmp_path / name).write_bytes(b"seven!\n" * MIB)
+        store = open_store(str(tmp_path))
+        found = store.head(name)
+        (tmp_path / name).unlink()
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        split = Split(str(tmp_path), name, MIB, 3 * MIB, found.size, found.etag)
+        with pytest.raises(InputChanged, match=name):
+            list(LineBlocks().read(split, store))
 
 
 def test_a_block_is_as_large_as_it_is_said_to_be() -> None:

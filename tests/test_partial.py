@@ -145,7 +145,7 @@ def test_both_kinds_of_retries_are_counted(pool: lambdamr.Executor, folder: str)
     assert [each.attempt for each in stats] == [0, 0, 1, 0]
     totals = job.report().stages["map"]
     assert (totals.retries, totals.deaths) == (2, 1)
-    assert "retries: 2 of the user's, 1 after lost processes" in repr(job.report())
+    assert "retries: 2 of the user's; processes lost: 1" in repr(job.report())
 
 
 def test_a_lost_task_has_used_no_retries(pool: lambdamr.Executor, folder: str) -> None:

@@ -82,9 +82,9 @@ def test_retries_are_counted_by_kind(root: str, tmp_path: Path) -> None:
         )
         report = died.report()
     assert (raised.stages["map"].retries, raised.stages["map"].deaths) == (3, 0)
-    assert "retries: 3 of the user's, 0 after lost processes" in str(raised)
+    assert "retries: 3 of the user's; processes lost: 0" in str(raised)
     assert (report.stages["map"].retries, report.stages["map"].deaths) == (0, 2)
-    assert "retries: 0 of the user's, 2 after lost processes" in str(report)
+    assert "retries: 0 of the user's; processes lost: 2" in str(report)
 
 
 def test_a_cold_start_is_told_from_a_wait(root: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
 
-from lambdamr_runtime.blocks import BATCH_BYTES, BLOCK_BYTES, Content, large_lines
+from lambdamr_runtime.blocks import BATCH_BYTES, BLOCK_BYTES, Content
 from lambdamr_runtime.compression import INFER, check_compression
 from lambdamr_runtime.errors import CorruptInput
 from lambdamr_runtime.splits import Split
@@ -200,7 +200,7 @@ class LineBlocks:
     def read(self, split: Split, store: Ranges) -> RecordStream:
         """Return the blocks of the lines that the split owns; raises as Lines.read."""
         content = Content(split, store, self.block_bytes, self.compression)
-        blocks = large_lines(content.line_views(), self.block_bytes)
+        blocks = content.line_blocks()
         return RecordStream((Batch([block], len(block)) for _, block in blocks), content)
 
 
