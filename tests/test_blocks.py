@@ -79,7 +79,7 @@ def test_lines_end_anywhere_among_the_bytes_that_are_searched_at_a_time(
 def test_large_blocks_of_a_local_file(
     tmp_path: Path, data: bytes, split_bytes: int, block_bytes: int, search_bytes: int
 ) -> None:
-    """They are not copied, and the same law holds for them; there are as many as reads planned."""
+    """They are not copied, and the same law holds; they are no more than the reads planned."""
     store = open_store(str(tmp_path))
     store.put(KEY, data)
     etag = store.head(KEY).etag

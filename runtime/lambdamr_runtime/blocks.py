@@ -118,9 +118,8 @@ class Content:
 
         Raises:  as blocks().
         """
-        ends: LineEnds | None = None
-        if self._block_bytes >= LARGE_BYTES and self._decompression is None:
-            ends = LineEnds.of(self.split)
+        is_large = self._block_bytes >= LARGE_BYTES and self._decompression is None
+        ends = LineEnds.of(self.split) if is_large else None
         if ends is None:
             yield from large_lines(self.line_views(), self._block_bytes)
         else:
@@ -128,8 +127,8 @@ class Content:
                 yield from self._uncopied(ends)
 
     def _uncopied(self, ends: "LineEnds") -> Iterator[Block]:
-        """Yield the blocks of a local file, each of them as it is read: as many as ranges() would
-        read, alike in size.
+        """Yield the blocks of a local file, each of them as it is read: alike in size, and no more
+        than ranges() would read.
         """
         split = self.split
         start = max(split.lo - 1, 0)

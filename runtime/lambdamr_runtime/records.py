@@ -183,7 +183,8 @@ class LineBlocks:
     """
 
     block_bytes: int = BLOCK_BYTES
-    """Bytes of a record, about: longer by the rest of a line, shorter at a split's end."""
+    """Bytes of a record, about: longer by the rest of a line, shorter at a split's end, and where a
+    split of a local file is cut evenly."""
     compression: str | None = INFER
 
     def __post_init__(self) -> None:

@@ -29,12 +29,12 @@ CREATE_TRIES = 3
 PART_BYTES = 8 * MIB
 """Size of the parts of an upload: S3 takes 5 MiB to 5 GiB and 10,000 of them, so up to 80 GB."""
 
+PARTS_AT_ONCE = 2
+"""Parts of one upload in flight: one is filled while one is sent."""
+
 _PLAIN = re.compile(r"\w[\w-]*([./]\w[\w-]*)*", re.ASCII)
 """A key that is the name of its local file. To ask for that takes 3 us, and 150 through obstore's
 threads: running tasks ask again and again."""
-
-PARTS_AT_ONCE = 2
-"""Parts of one upload in flight: one is filled while one is sent."""
 
 
 @frozen
