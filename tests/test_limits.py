@@ -112,6 +112,54 @@ def test_a_dead_task_is_no_limit_for_the_next_process() -> None:
     assert after.number > before.number
 
 
+def write_for_ever(page: ProgressPage) -> int:
+    """Return the id of a new process that begins and ends the same task again and again."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            while True:
+                page.limit_memory(100)
+                page.begin(7, 8, 1e6, "0123456789abcdef")
+                page.limit_memory(356)
+                page.end()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def test_who_looks_while_a_task_begins_sees_all_or_nothing() -> None:
+    """A row of the page that is half written is no time limit that is over, and no other task;
+    whether its writer goes on or is killed at that moment.
+    """
+    page = ProgressPage()
+    rows: set[bool | None] = set()
+    limits: set[int] = set()
+    for _ in range(20):
+        writer = write_for_ever(page)
+        try:
+            for _ in range(5_000):
+                rows.add(whole(page.running()))
+                limits.add(page.memory_mb())
+        finally:
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
+        rows.add(whole(page.running()))
+        page.bury()
+        assert page.running() is None
+    assert rows == {None, True}
+    assert limits - {0} == {100, 356}
+
+
+def whole(running: Running | None) -> bool | None:
+    """Whether a row is one that `write_for_ever` writes, if it is of a task."""
+    if running is None:
+        return None
+    now = time.monotonic()
+    told = (running.chunk, running.task, running.execution, running.limit_s)
+    is_now = abs(running.deadline - now - 1e6) < 60 and abs(running.began_s - time.time()) < 60
+    return told == (7, 8, "0123456789abcdef", 1e6) and is_now
+
+
 def test_siblings_of_a_slow_task(pool: lambdamr.Executor, folder: str) -> None:
     """A task over its limit neither fails nor reruns the others of its chunk."""
 

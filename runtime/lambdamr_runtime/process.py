@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from io import FileIO, TextIOWrapper
 from typing import Any
+from zlib import crc32
 
 from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.limits import LOG_BYTES, OUTPUT_BYTES
@@ -63,26 +64,34 @@ def unnamed_file() -> FileIO:
 
 
 class ProgressPage:
-    """One page of shared memory that says which task runs; a write costs about a microsecond."""
+    """One page of shared memory that says which task runs; a write costs about a microsecond.
+
+    Its reader may look while its writer writes, or has died halfway. So a row has a checksum, and
+    is written in turn to one of two places: the row before stands until the next one is whole. All
+    else is one word, which a processor writes at once.
+    """
 
     _ROW = struct.Struct("<Qqqd16sdd")
-    _BEAT = struct.Struct("<d")
-    _ENDS = struct.Struct("<d")
-    _MEMORY = struct.Struct("<Q")
-    _memory_at = _ROW.size + _BEAT.size + _ENDS.size
+    _SUM = struct.Struct("<I")
+    _PLACES = (64, 192)
+    _BEAT, _ENDS, _MEMORY = 0, 1, 2  # 8 bytes each
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self._words = memoryview(self._page)[: self._PLACES[0]].cast("d")
         self._number = 0
+        self.end()
         self.limit(float("inf"))
-        self.limit_memory(0)
 
     def begin(self, chunk: int, task: int, limit_s: float, execution: str) -> None:
         """Say that a task runs, and how long it may; infinite without a limit."""
         self._number += 1
         deadline = time.monotonic() + limit_s
-        row = (self._number, chunk, task, deadline, execution.encode(), time.time(), limit_s)
-        self._ROW.pack_into(self._page, 0, *row)
+        stamp = execution.encode()
+        row = self._ROW.pack(self._number, chunk, task, deadline, stamp, time.time(), limit_s)
+        row += self._SUM.pack(crc32(row))
+        at = self._PLACES[self._number % 2]
+        self._page[at : at + len(row)] = row
 
     def end(self) -> None:
         """Say that no task runs."""
@@ -90,38 +99,52 @@ class ProgressPage:
 
     def running(self) -> Running | None:
         """Return the running task, or None between tasks."""
-        number, chunk, task, deadline, stamp, began, limit_s = self._ROW.unpack_from(self._page)
-        if not number or chunk < 0:
+        number, chunk, task, deadline, stamp, began, limit_s = self._last()
+        if chunk < 0:
             return None
         execution = stamp.rstrip(b"\0").decode()
         return Running(number, chunk, task, deadline, execution, began, limit_s)
 
+    def _last(self) -> tuple[Any, ...]:
+        """Return the row that was written last."""
+        while True:  # both are broken only if the writer was quick to begin the other one
+            rows = [self._ROW.unpack(row) for row in map(self._row, self._PLACES) if row]
+            if rows:
+                return max(rows)
+
+    def _row(self, at: int) -> bytes:
+        """Return the row at a place; b"" unless it is whole."""
+        end = at + self._ROW.size
+        row = self._page[at:end]
+        (checksum,) = self._SUM.unpack_from(self._page, end)
+        return row if crc32(row) == checksum else b""
+
     def beat(self) -> None:
         """Say that threads of the process run: none can while a C call holds the GIL."""
-        self._BEAT.pack_into(self._page, self._ROW.size, time.monotonic())
+        self._words[self._BEAT] = time.monotonic()
 
     def beaten_s(self) -> float:
         """Return when that was last said, on the monotonic clock."""
-        return float(self._BEAT.unpack_from(self._page, self._ROW.size)[0])
+        return self._words[self._BEAT]
 
     def limit_memory(self, limit_mb: int) -> None:
         """Say how much memory the process may use for what it runs, MiB; 0: as much as ever."""
-        self._MEMORY.pack_into(self._page, self._memory_at, limit_mb)
+        self._words[self._MEMORY] = limit_mb
 
     def memory_mb(self) -> int:
-        return int(self._MEMORY.unpack_from(self._page, self._memory_at)[0])
+        return int(self._words[self._MEMORY])
 
     def limit(self, ends: float) -> None:
         """Say until when the running event may last, on the monotonic clock."""
-        self._ENDS.pack_into(self._page, self._ROW.size + self._BEAT.size, ends)
+        self._words[self._ENDS] = ends
 
     def ends(self) -> float:
         """Return until when the running event may last, on the monotonic clock."""
-        return float(self._ENDS.unpack_from(self._page, self._ROW.size + self._BEAT.size)[0])
+        return self._words[self._ENDS]
 
     def resume(self) -> None:
         """Count on from what an earlier process wrote."""
-        self._number = self._ROW.unpack_from(self._page)[0]
+        self._number = self._last()[0]
 
     def bury(self) -> None:
         """Say that no task runs, in place of a process that has died: called by its parent. Else
