@@ -17,12 +17,12 @@ from lambdamr.options import (
     CallOptions,
     ErrorTypes,
     as_count,
+    as_memory_mb,
     as_names,
     as_seconds,
     check_callable,
 )
 from lambdamr.places import Place
-from lambdamr_runtime.limits import LEAST_MEMORY_MB
 
 if TYPE_CHECKING:
     from lambdamr.backend import Backend
@@ -99,7 +99,7 @@ class Executor:
             config.root if root is None else absolute_root(os.fspath(root)),
             root is not None,
             as_count("workers", workers) or config.workers,
-            as_count("memory_mb", memory_mb, LEAST_MEMORY_MB) or config.memory_mb or 0,
+            as_memory_mb("memory_mb", memory_mb) or config.memory_mb or 0,
             as_count("concurrency", concurrency),
             config.keep_days,
         )
@@ -161,7 +161,7 @@ class Executor:
                   max_failures: failed tasks, or their share if a float below 1, beyond which the
                   others are not run. None: any number, unless the first ten chunks fail alike.
                   timeout_s: time limit of one task; None: the executor's. memory_mb: memory limit
-                  of one task, at most what a worker has; None: that. MiB.
+                  of one task, MiB, >= 32 and at most what a worker has; None: that.
                   job_timeout_s: time limit of the whole job, from this call on: what has no result
                   by then is JobTimeout, whether or not this program still runs. None: no limit.
         Returns:  the futures, in input order, at once.

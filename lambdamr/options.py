@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, SupportsIndex, TypeVar, cast
 
+from lambdamr_runtime.limits import LEAST_MEMORY_MB
+
 _T = TypeVar("_T")
 
 STAGES = ("map", "reduce")
@@ -36,7 +38,7 @@ class CallOptions:
             "retries": as_count("retries", self.retries, least=0) or 0,
             "timeout_s": _each("timeout_s", self.timeout_s, as_seconds),
             "job_timeout_s": as_seconds("job_timeout_s", self.job_timeout_s),
-            "memory_mb": _each("memory_mb", self.memory_mb, as_count),
+            "memory_mb": _each("memory_mb", self.memory_mb, as_memory_mb),
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
@@ -108,6 +110,11 @@ def as_count(name: str, given: SupportsIndex | None, least: int = 1) -> int | No
     if count < least:
         raise ValueError(f"{name} must be >= {least}, got {count}")
     return count
+
+
+def as_memory_mb(name: str, given: SupportsIndex | None) -> int | None:
+    """Return a memory limit as an int, MiB, None as None; raises as as_count."""
+    return as_count(name, given, LEAST_MEMORY_MB)
 
 
 def as_seconds(name: str, given: object) -> float | None:

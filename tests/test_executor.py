@@ -159,6 +159,12 @@ class TestMap:
             executor.map(square, [1], retries=-1)
         with pytest.raises(ValueError, match="timeout_s"):
             executor.map(square, [1], timeout_s=0)
+        with pytest.raises(ValueError, match="memory_mb must be >= 32, got 31"):
+            executor.map(square, [1], memory_mb=31)
+        with pytest.raises(ValueError, match=r"memory_mb\['reduce'\] must be >= 32, got 31"):
+            executor.map_reduce(
+                square, [1], lambdamr.reducers.sum, memory_mb={"map": 32, "reduce": 31}
+            )
         with pytest.raises(ValueError, match="max_failures"):
             executor.map(square, [1], max_failures=1.5)
         with pytest.raises(TypeError, match=r"chunksize must be a whole number, got 2\.5"):

@@ -17,7 +17,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 from lambdamr_runtime.errors import CorruptObject, InputChanged, StoreError
 from lambdamr_runtime.frozen import frozen
 from lambdamr_runtime.limits import MIB
-from lambdamr_runtime.signing import NO_KEYS, help_with_code
+from lambdamr_runtime.refusals import is_denied, is_past_the_end, reason_of
 
 STAMP_BYTES = 17
 """A created object begins with its execution id (16 hex digits) and a line feed."""
@@ -25,12 +25,22 @@ STAMP_BYTES = 17
 CREATE_TRIES = 3
 """Conditional puts that store nothing and leave no winner, and the create is given up."""
 
-
 PART_BYTES = 8 * MIB
 """Size of the parts of an upload: S3 takes 5 MiB to 5 GiB and 10,000 of them, so up to 80 GB."""
 
 PARTS_AT_ONCE = 2
 """Parts of one upload in flight: one is filled while one is sent."""
+
+_ACTIONS = {
+    "read": "s3:GetObject",
+    "look up": "s3:GetObject",
+    "list": "s3:ListBucket",
+    "write": "s3:PutObject",
+    "create": "s3:PutObject",
+    "copy": "s3:GetObject and s3:PutObject",
+    "delete": "s3:DeleteObject",
+}
+"""The permission that each request needs, by the word for it in messages."""
 
 _PLAIN = re.compile(r"\w[\w-]*([./]\w[\w-]*)*", re.ASCII)
 """A key that is the name of its local file. To ask for that takes 3 us, and 150 through obstore's
@@ -125,7 +135,7 @@ class ObstoreStore:
                 return memoryview(obstore.get(self._backend, key, options=options).bytes())  # type: ignore[arg-type]  # obstore types a TypedDict
             return memoryview(obstore.get_range(self._backend, key, start=start, length=length))
         except (BaseError, OSError) as error:
-            if _is_past_the_end(error):
+            if is_past_the_end(error):
                 return memoryview(b"")
             raise self._mapped(error, "read", key) from error
 
@@ -263,7 +273,7 @@ class ObstoreStore:
         try:
             found = obstore.list_with_delimiter(self._backend, prefix)["common_prefixes"]
         except (BaseError, OSError) as error:
-            if _is_missing(error):
+            if isinstance(error, FileNotFoundError):
                 return ()
             raise self._mapped(error, "list", prefix) from error
         return tuple(name.rstrip("/").rpartition("/")[2] for name in found)
@@ -274,20 +284,20 @@ class ObstoreStore:
             try:
                 obstore.delete(self._backend, key)
             except (BaseError, OSError) as error:
-                if not _is_missing(error):
+                if not isinstance(error, FileNotFoundError):
                     raise self._mapped(error, "delete", key) from error
 
     def _mapped(self, error: BaseException, verb: str, key: str) -> Exception:
         """Return our error for obstore's: the one place where they meet."""
         is_hidden = self._hides_missing and verb in ("read", "look up")
-        if _is_missing(error) or (is_hidden and _is_denied(error)):
+        if isinstance(error, FileNotFoundError) or (is_hidden and is_denied(error)):
             return FileNotFoundError(f"{self.root}/{key}")
         if type(error).__name__ == "PreconditionError":
             return InputChanged(f"{self.root}/{key} is not the object that was planned.")
         return self._refused(error, verb, key)
 
     def _refused(self, error: BaseException, verb: str, key: str) -> StoreError:
-        reason = _reason(error)
+        reason = reason_of(error)
         if "403 Forbidden" in reason and self.root.startswith("s3://"):
             reason += (
                 f". Whoever signs the requests needs {_ACTIONS[verb]} there; `aws sts "
@@ -320,7 +330,7 @@ def open_store(root: str) -> ObstoreStore:
     try:
         return ObstoreStore(root, _backend_of(root), hides_missing(root))
     except (BaseError, OSError) as error:
-        raise StoreError(f"Could not open the store at {root}: {_reason(error)}") from error
+        raise StoreError(f"Could not open the store at {root}: {reason_of(error)}") from error
 
 
 def hides_missing(root: str) -> bool:
@@ -393,110 +403,3 @@ def _stored(meta: "obstore.ObjectMeta") -> StoredObject:
     return StoredObject(
         meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp()
     )
-
-
-def _reason(error: BaseException) -> str:
-    """Return what an error of obstore says in one line, and what to do where keys are wrong."""
-    text = str(error).partition("\n\nDebug source")[0]
-    if type(error).__name__ == "UnauthenticatedError":
-        return (
-            f"there are no usable AWS credentials: {_in_line(text.split(_PROVIDER)[-1])}. {NO_KEYS}"
-        )
-    answer = _ANSWER.search(text)
-    cause = _NO_CONNECTION.search(str(error))
-    if answer is None and cause is not None:
-        tries = _RETRIES.search(text)
-        after = f", after {tries[0]}" if tries else ""
-        said = cause["said"].removeprefix("failed to lookup address information: ")
-        return f"no connection ({said}){after}. Check the address and the network."
-    if answer is None:
-        bare = _in_line(_NO_ANSWER.split(text)[-1])
-        is_unsaid = "Error performing HEAD" in text and bare.endswith("400 Bad Request")
-        found = HEAD_REFUSED if is_unsaid else _help_without_answer(text)
-        return f"{bare}. {found}" if found else bare
-    code, said = answer["code"], (answer["said"] or "").partition("\n")[0]
-    help_ = help_with_code(code, said)
-    return help_ or f"{answer['status']}: {code}: {said}"
-
-
-_ACTIONS = {
-    "read": "s3:GetObject",
-    "look up": "s3:GetObject",
-    "list": "s3:ListBucket",
-    "write": "s3:PutObject",
-    "create": "s3:PutObject",
-    "copy": "s3:GetObject and s3:PutObject",
-    "delete": "s3:DeleteObject",
-}
-"""The permission that each request needs, by the word for it in messages."""
-
-HEAD_REFUSED = "S3 says no more to a HEAD; expired credentials are refused so: `aws sso login`."
-
-_PROVIDER = "External AWS credential provider: "
-
-_ANSWER = re.compile(
-    r"status code: (?P<status>[^:]*):.*<Code>(?P<code>\w+)</Code>"
-    r"(?:.*<Message>(?P<said>[^<]*)</Message>)?",
-    re.DOTALL,
-)
-"""What S3 answers to a request that it refuses, as obstore quotes it."""
-
-
-_NO_ANSWER = re.compile(
-    r"The operation lacked the necessary privileges .*? status code: ", re.DOTALL
-)
-"""What obstore puts before the status of a refusal without a word, which HEADs get."""
-
-
-_NO_CONNECTION = re.compile(
-    r"kind: Connect,.*?(?:message|error): \"(?P<said>[^\"\n]*)\"", re.DOTALL
-)
-"""Where obstore's Debug source has what the system said of a connection that failed."""
-
-_RETRIES = re.compile(r"\b\d+ retries\b")
-
-
-def _help_without_answer(text: str) -> str:
-    """Return what to do where a region is wrong, or keys of other stores are missing, else ""."""
-    if "incorrectly configured region" in text:
-        return (
-            "The bucket is in another region than the one that was asked: check AWS_REGION, and "
-            "that of the deployment (`lambdamr doctor`)."
-        )
-    if "Error performing token request" in text:
-        return (
-            "There are no usable Google credentials: set GOOGLE_APPLICATION_CREDENTIALS, or, for "
-            "a public bucket, GOOGLE_SKIP_SIGNATURE=true."
-        )
-    if "Unable to recognise URL" in text:
-        return "Known are directories, s3://, gs://, az:// and https://."
-    if "Account must be specified" in text:
-        return "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY."
-    return ""
-
-
-def _in_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".: ")
-
-
-def _is_denied(error: BaseException) -> bool:
-    """Whether S3 refuses somebody whose keys it knows."""
-    answer = _ANSWER.search(str(error))
-    about_keys = answer is not None and help_with_code(answer["code"], "")
-    return type(error).__name__ == "PermissionDeniedError" and not about_keys
-
-
-def _is_missing(error: BaseException) -> bool:
-    return isinstance(error, FileNotFoundError)
-
-
-def _is_past_the_end(error: BaseException) -> bool:
-    """A range that begins at or behind the end: obstore's local store and S3's 416.
-
-    The text names the key too, so a bare "416" would find it in the date of a job id.
-    """
-    text = str(error)
-    return not _is_missing(error) and any(mark in text for mark in _PAST_THE_END)
-
-
-_PAST_THE_END = ("StartTooLarge", "InvalidRange", "416 Range Not Satisfiable")
