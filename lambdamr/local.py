@@ -55,6 +55,18 @@ STDERR_BYTES = 4096
 """What is shown of the stderr of a worker that cannot start."""
 
 
+_starting = threading.RLock()  # the handler of a signal may fork while its thread starts one
+"""Held while a worker is started: a process that another thread forks in between would keep the
+pipe that `subprocess` waits on, and the worker's end of its socket: its death would go unseen."""
+
+if hasattr(os, "register_at_fork"):  # a child has no thread that would release it
+    os.register_at_fork(
+        before=_starting.acquire,
+        after_in_parent=_starting.release,
+        after_in_child=_starting.release,
+    )
+
+
 def usable_cores() -> int:
     """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -255,6 +267,10 @@ class _Pool:
         if not sys.executable:
             raise OSError("sys.executable, the Python that would run it, is not set")
         scratch = tempfile.mkdtemp(prefix="lambdamr-")
+        with _starting:
+            return self._started(scratch)
+
+    def _started(self, scratch: str) -> _Worker:
         ours, theirs = socket.socketpair()
         try:
             process = subprocess.Popen(

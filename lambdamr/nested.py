@@ -1,9 +1,20 @@
 """The backend inside a task: the worker's own store and launches."""
 
+import logging
+from typing import TYPE_CHECKING
+
 from lambdamr.backend import Listener
 from lambdamr_runtime.context import Context
+from lambdamr_runtime.errors import StoreError
+from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import LANES_PER_WORKER
 from lambdamr_runtime.wire import Event
+
+if TYPE_CHECKING:
+    from lambdamr_runtime.barrier import Report
+    from lambdamr_runtime.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 class NestedBackend:
@@ -48,3 +59,17 @@ class NestedBackend:
         return True
 
     def close(self) -> None: ...
+
+
+def end_failed(store: "Store", job: str, report: "Report") -> None:
+    """Tell the task that follows a nested job, by its end in the store, that it cannot go on: the
+    client, whose pool knows that, does not follow it.
+    """
+    from lambdamr.looking import summary
+    from lambdamr_runtime.barrier import end_job
+
+    try:
+        if not summary(store, job).is_settled:
+            end_job(store, JobKeys(job), report)
+    except StoreError as error:
+        logger.warning("Could not end job %s, which failed (%s): %s", job, report.reason, error)

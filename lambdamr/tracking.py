@@ -110,6 +110,11 @@ class Poller:
         self._news.put((job, stage, chunk))
 
     def failed(self, job: str, reason: str) -> None:
+        if self.find(job) is None:
+            from lambdamr.nested import end_failed  # few jobs fail
+
+            end_failed(self._store, job, self._failure(reason))
+            return
         self._failures[job] = reason
         self.look()
 

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 import lambdamr
+from lambdamr.futures import Futures
+from lambdamr_runtime.errors import JobFailed
+from tests.gates import Gate, pass_gate
 
 TIMEOUT_S = 30.0
 """A task that takes longer waits for itself."""
@@ -296,23 +299,48 @@ def test_a_wait_for_the_first_exception_ends_with_it(alone: lambdamr.Executor) -
 def test_a_timeout_is_kept(outer: lambdamr.Executor) -> None:
     """A nested wait with a timeout ends after it, once and not twice, and the task goes on."""
 
-    def task(gate: str) -> tuple[list[bool], bool]:
+    def times() -> list[float]:
         executor = lambdamr.Executor()
-        first, second = executor.submit(add_one, 1), None
+        first = executor.submit(add_one, 1)
         second = executor.submit(add_one, first)
-        seconds = []
         never = concurrent.futures.Future[int]()
         waits: list[Callable[[], object]] = [
             lambda: lambdamr.wait([first, second], 0.0),
             lambda: concurrent.futures.wait([first, never], 0.4),
         ]
+        seconds = []
         for wait in waits:
             begun = time.monotonic()
             wait()
             seconds.append(time.monotonic() - begun)
-        return [seconds[0] < 0.3, 0.35 < seconds[1] < 0.75], second.result() == 3
+        assert second.result() == 3
+        return seconds
 
-    assert run(outer, task, "") == ([True, True], True)
+    def task(gate: str) -> tuple[bool, bool]:
+        tries = [times() for _ in range(3)]  # a machine that stands still does not each time
+        return min(none for none, _ in tries) < 0.3, 0.35 < min(some for _, some in tries) < 0.75
+
+    assert run(outer, task, "") == (True, True)
+
+
+def test_a_job_that_only_its_task_follows_cannot_go_on(root: str, gate: Gate) -> None:
+    """The client whose workers say so tells the task through the store; a job that is complete
+    stays so.
+    """
+    with lambdamr.Executor(workers=1, root=root) as client, lambdamr.Executor(root=root) as task:
+        done, held = task.map(add_one, [1]), task.submit(pass_gate, gate.path, 1)
+        assert done.result(TIMEOUT_S) == [2]
+        gate.wait_until_entered()
+        for job in (done.job_id, held.stage.job_id):
+            client.engine().poller.failed(job, "the disk is full")
+        task.engine().poller.look()
+        with pytest.raises(JobFailed, match="the disk is full"):
+            held.result(TIMEOUT_S)
+        gate.open()
+        found = lambdamr.attach(done.job_id, root=root)
+        assert isinstance(found, Futures)
+        assert found.result(TIMEOUT_S) == [2]
+        assert found.report().status == "done"
 
 
 # --- failures, logs, state -----------------------------------------------------------------------

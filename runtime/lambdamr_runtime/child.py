@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from lambdamr_runtime import context
@@ -130,6 +131,9 @@ def child_main(settings: Settings, shared: Shared, channel: Channel, alive: int)
         faulthandler.register(STACK_SIGNAL, shared.stack, all_threads=True)
         os.makedirs(settings.scratch, exist_ok=True)
         _volunteer()
+        # A process that a task forks is no worker: while it held the channel, the end of this one
+        # in the midst of a message would go unnoticed.
+        os.register_at_fork(after_in_child=channel.close)
         _Server(settings, shared, _Link(channel)).serve()
     except BaseException as error:  # the last line of the process: say what ended it
         import traceback
@@ -360,8 +364,8 @@ class _TombstoneWatch:
         self._page = page
         self._look_s = look_s
         self._logs = logs
-        self._job = ""
-        self._stage = 0
+        self._watched = ("", 0)
+        """Job and stage, both at once: the thread reads them while they change."""
         self._parent = os.getppid()
         self._tick = threading.Event()
         threading.Thread(target=self._run, name=KEPT_THREAD, daemon=True).start()
@@ -369,21 +373,26 @@ class _TombstoneWatch:
     def watch(self, job: str, stage: int = 0) -> None:
         """Watch this job from now on; "": none."""
         self._page.beat()
-        self._stage = stage
-        self._job = job
+        self._watched = (job, stage)
+
+    def _is_watched(self, watched: tuple[str, int]) -> bool:
+        return watched is self._watched
 
     def _run(self) -> None:
+        told: tuple[str, int] | None = None
         while not self._tick.wait(self._look_s):
             self._page.beat()
             if os.getppid() != self._parent:
                 os.killpg(0, signal.SIGKILL)
-            job = self._job
+            watched = self._watched
+            job, stage = watched
+            if not job or watched is told:
+                continue
             try:
-                if job and self._store.exists(JobKeys(job).cancelled) and job == self._job:
+                if self._store.exists(JobKeys(job).cancelled) and watched is self._watched:
                     self._link.tell(Verb.CANCELLED, job.encode())
-                    self._job = ""
-                if job:
-                    self._logs.look(job, self._stage)
+                    told = watched
+                self._logs.look(job, stage, partial(self._is_watched, watched))
             except LambdamrError as error:  # the running task sees a broken store by itself
                 sys.stderr.write(f"lambdamr: cannot look for a cancellation: {error}\n")
 

@@ -1,5 +1,7 @@
 """Running the tasks of one chunk: from arguments to an outcome."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -180,14 +182,17 @@ class ChunkRunner:
     def _run_task(self, work: Work, env: TaskEnv, task: int, arg: Any) -> Frame:
         stage = env.stage
         begun = time.perf_counter()
-        tries = 1
+        tries, pid = 1, os.getpid()
         while True:
             try:
                 given = arg.load() if isinstance(arg, Deferred) else arg
-                payload = serialize.dump_result(work.run(env, task, given), env.dumps)
+                result = work.run(env, task, given)
+                _end_if_forked(pid)
+                payload = serialize.dump_result(result, env.dumps)
                 kind = FrameKind.VALUE
                 break
             except BaseException as error:  # SystemExit and KeyboardInterrupt are results too
+                _end_if_forked(pid, error)
                 if tries <= stage.retries and _may_retry(error, work):
                     self._clock.sleep(min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** (tries - 1)))
                     tries += 1
@@ -197,6 +202,25 @@ class ChunkRunner:
                 break
         seconds = time.perf_counter() - begun
         return Frame(kind, payload, self._watched.take_log(), seconds, tries)
+
+
+def _end_if_forked(pid: int, error: BaseException | None = None) -> None:
+    """End this process, as Python does, if a task has forked it and let it come back: it would go
+    on as a second worker.
+
+    Args:  pid: of the process that runs the task. error: what ended the task's code here.
+    """
+    if os.getpid() == pid:
+        return
+    code = error.code if isinstance(error, SystemExit) else error and 1
+    if not isinstance(code, int | None):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    if not isinstance(error, SystemExit | None):
+        import traceback  # only such a process
+
+        traceback.print_exception(error)
+    os._exit((code or 0) & 0xFF)
 
 
 def _may_retry(error: BaseException, work: Work) -> bool:

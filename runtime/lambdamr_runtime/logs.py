@@ -93,13 +93,16 @@ class LogWatch:
         self._shown = (-1, -1)
         """(number, size) of what was shown last."""
 
-    def look(self, job: str, stage: int) -> None:
-        """Show the log of the task that runs now, if it is wanted and has grown."""
+    def look(self, job: str, stage: int, is_watched: Callable[[], bool] = lambda: True) -> None:
+        """Show the log of the task that runs now, if it is wanted and has grown.
+
+        Args:  is_watched: whether this stage of the job still runs.
+        """
         running = self._running()
         if running is None or running.task < 0 or not self._is_wanted(job):
             return
         size, tail = self._peek()
-        if (running.number, size) == self._shown or self._running() != running:
+        if (running.number, size) == self._shown or self._running() != running or not is_watched():
             return  # nothing new, or another task has begun whose output this may be
         log = LiveLog(running.task, running.number, size, tail)
         self._store.put(JobKeys(job).live_log(stage, running.chunk), log.encode())

@@ -107,10 +107,14 @@ class ProgressPage:
 
     def _last(self) -> tuple[Any, ...]:
         """Return the row that was written last."""
-        while True:  # both are broken only if the writer was quick to begin the other one
+        before: tuple[Any, ...] = ()
+        while True:
             rows = [self._ROW.unpack(row) for row in map(self._row, self._PLACES) if row]
-            if rows:
-                return max(rows)
+            last = max(rows, default=())
+            # Of one place alone: the writer may have been there and gone on since that was read.
+            if len(rows) == len(self._PLACES) or (last and last == before):
+                return last
+            before = last
 
     def _row(self, at: int) -> bytes:
         """Return the row at a place; b"" unless it is whole."""
@@ -224,8 +228,9 @@ class Output:
         size = os.fstat(self._fd).st_size
         if not size:
             return b""
-        tail = os.pread(self._fd, LOG_BYTES, max(0, size - LOG_BYTES))
-        os.ftruncate(self._fd, 0)
+        with self._untrimmed() if size > OUTPUT_BYTES else contextlib.nullcontext():
+            tail = os.pread(self._fd, LOG_BYTES, max(0, size - LOG_BYTES))
+            os.ftruncate(self._fd, 0)
         return tail
 
     def peek(self) -> tuple[int, bytes]:
@@ -234,12 +239,36 @@ class Output:
         return size, os.pread(self._fd, LOG_BYTES, max(0, size - LOG_BYTES))
 
     def trim(self) -> None:
-        """Free the disk of what no tail will hold: a task may print without end."""
+        """Free the disk of what no tail will hold: a task may print without end.
+
+        Called by the parent. What is there once the child has taken that is of the next task, so
+        both hold a lock: one of POSIX, which the end of a process releases.
+        """
+        if not self._is_large():
+            return
+        with contextlib.suppress(BlockingIOError), self._untrimmed(waits=False):
+            if self._is_large() and not _punch_hole(
+                self._fd, os.fstat(self._fd).st_size - 2 * LOG_BYTES
+            ):
+                os.ftruncate(self._fd, 0)
+
+    def _is_large(self) -> bool:
         status = os.fstat(self._fd)
-        if status.st_blocks * 512 > OUTPUT_BYTES and not _punch_hole(
-            self._fd, status.st_size - 2 * LOG_BYTES
-        ):
-            os.ftruncate(self._fd, 0)
+        return min(status.st_size, status.st_blocks * 512) > OUTPUT_BYTES
+
+    @contextlib.contextmanager
+    def _untrimmed(self, waits: bool = True) -> Iterator[None]:
+        """Hold the lock.
+
+        Raises:  BlockingIOError: another process does, and this one does not wait.
+        """
+        import fcntl  # POSIX only, as the kept child is
+
+        fcntl.lockf(self._fd, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def give_back(self, taken: bytes) -> None:
         """Put what was taken in front again; nothing may have been written since."""

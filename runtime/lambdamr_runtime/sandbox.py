@@ -39,9 +39,12 @@ from lambdamr_runtime.limits import (
 )
 from lambdamr_runtime.process import Running
 from lambdamr_runtime.store import open_store
-from lambdamr_runtime.wire import Death, DeathCause, Event
+from lambdamr_runtime.wire import FINAL_CAUSES, Death, DeathCause, Event
 
 _RUNTIME = os.path.dirname(__file__)
+
+LOOKER_S = 30
+"""How long a look for a tombstone may take, in a process of its own."""
 
 KILLED_SHARE = 0.5
 """A process that the system killed, and that used this share of its limit, was out of memory."""
@@ -176,8 +179,8 @@ class Sandbox:
         if child.has_ended():
             return self._autopsy(child, None, DeathCause.CRASH, "")
         self._shared.output.trim()
+        now = time.monotonic()  # first: what runs behind that and was due before it is late
         running = self._shared.page.running()
-        now = time.monotonic()
         if running is not None and now > running.deadline:
             detail = (
                 f"it ran over its time limit of {running.limit_s:.4g} s (stopped "
@@ -191,7 +194,8 @@ class Sandbox:
             return self._autopsy(child, running, cause, detail)
         limit = self._limit_mb()
         used = child.memory_mb() if limit else 0.0
-        if used > limit:
+        # Read again: a stage that may use more may have begun meanwhile.
+        if used > limit and 0 < (limit := self._limit_mb()) < used:
             detail = f"its process used {ceil(used)} MB of memory, the limit is {limit} MB"
             return self._autopsy(child, running, DeathCause.MEMORY, detail)
         return None
@@ -214,7 +218,8 @@ class Sandbox:
         status = child.kill()
         running = self._shared.page.running()
         self._shared.page.bury()
-        if suspect is not None and (running is None or running.number != suspect.number):
+        is_same = suspect and running and running.number == suspect.number
+        if cause in FINAL_CAUSES and not is_same:
             cause, detail = DeathCause.LOST, f"being stopped for the task before it: {detail}"
         if cause is DeathCause.CRASH:
             detail = _exit_text(status)
@@ -332,8 +337,9 @@ class _Looker:
         """End this process with status 0 if the job is cancelled."""
         status = 1
         try:
-            if self._settings.private >= 0:
-                os.close(self._settings.private)
+            # What the parent holds: the lifeline of the child, too, which must close with it.
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            signal.alarm(LOOKER_S)  # one that hangs is no news, and keeps others from looking
             store = open_store(self._settings.root)
             status = 0 if store.exists(JobKeys(self._job).cancelled) else 1
         finally:
