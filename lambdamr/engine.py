@@ -33,6 +33,9 @@ class Engine:
         """Set when the workers have been stopped."""
         self._finishing = False
         """Whether the workers stop as soon as nothing is outstanding."""
+        # Reentrant: garbage collection may end an executor, and so come here, in any thread.
+        self._gate = threading.RLock()
+        """Held where a job becomes outstanding, and where no more may."""
         self._pid = os.getpid()
         backend.connect(self.poller)
 
@@ -41,8 +44,7 @@ class Engine:
 
         Raises:  RuntimeError: after shutdown, or in a forked process.
         """
-        if self._finishing:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._check_open()
         if self._is_forked:
             raise RuntimeError(
                 "cannot schedule new futures: this executor was made in the process that this one "
@@ -55,10 +57,26 @@ class Engine:
         job.engine = self
         job.modules = submission.modules
         job.footprints = submission.footprints
-        if not submission.awaited:
-            submission.store(self.backend.store, self.known)
-            self._launch(job, submission)
-            return job
+        try:
+            with self._gate:  # outstanding from here on: who ends the executor waits for it
+                self._check_open()
+                self.poller.add(job)
+            if submission.awaited:
+                self._launch_later(job, submission)
+            else:
+                submission.store(self.backend.store, self.known)
+                self._launch(job, submission)
+        except BaseException as error:  # Ctrl-C too: nobody would launch it
+            self._fail(job, error, "it could not be submitted")
+            raise
+        return job
+
+    def _check_open(self) -> None:
+        if self._finishing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _launch_later(self, job: TrackedJob, submission: Submission) -> None:
+        """Have a job launched by the last of the futures that it waits for."""
         waiting = [len(submission.awaited)]
         lock = threading.Lock()
 
@@ -69,14 +87,8 @@ class Engine:
             if last:
                 _unwound(lambda: self._launch_awaiting(job, submission))
 
-        try:
-            self.poller.add(job)
-            for future in submission.awaited:
-                future.add_done_callback(one_is_done)
-        except BaseException as error:  # Ctrl-C: nobody will launch it
-            self._fail(job, error, "it could not be submitted")
-            raise
-        return job
+        for future in submission.awaited:
+            future.add_done_callback(one_is_done)
 
     def _launch(self, job: TrackedJob, submission: Submission) -> None:
         """Launch a job that is stored; one that was cancelled meanwhile gets its tombstone."""
@@ -155,9 +167,10 @@ class Engine:
 
     def finish(self, wait: bool) -> None:
         """Stop the workers when nothing is outstanding any more."""
-        self._finishing = True
-        if self._is_forked:
+        if self._is_forked:  # where another thread may have held the gate
             return
+        with self._gate:
+            self._finishing = True
         if wait:
             self.poller.wait_until_idle()
             self._close()
@@ -200,7 +213,8 @@ class Engine:
             pass
 
     def _abandon(self) -> None:
-        self._finishing = True
+        with self._gate:
+            self._finishing = True
         try:
             self.cancel(everything=True)
         except StoreError as error:  # all is cancelled here nevertheless

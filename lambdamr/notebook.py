@@ -91,8 +91,9 @@ def wait_in_notebook(
         note = INTERRUPTED
         raise
     finally:
+        was_over = job.is_over
         places.update(job_view(job, note))
-        _update_at_end(job)
+        _update_at_end(job, was_over)
 
 
 @contextlib.asynccontextmanager
@@ -115,8 +116,9 @@ async def shown_while_awaited(job: "TrackedJob") -> AsyncIterator[None]:
         if not showing.cancelled():
             showing.result()  # it could not draw: that is an error of ours
         if job in _places:
+            was_over = job.is_over
             _places[job].update(job_view(job, note))
-            _update_at_end(job)
+            _update_at_end(job, was_over)
 
 
 async def _show_again_and_again(job: "TrackedJob", cell: object) -> None:
@@ -140,16 +142,24 @@ def show(job: "TrackedJob") -> None:
     from lambdamr.views import job_view
 
     places = _places.setdefault(job, Places())
+    was_over = job.is_over
     places.show(job_view(job), _cell())
-    _update_at_end(job)
+    _update_at_end(job, was_over)
 
 
-def _update_at_end(job: "TrackedJob") -> None:
-    """See that a job that goes on is shown as it ends, once."""
+def _update_at_end(job: "TrackedJob", was_over: bool) -> None:
+    """See that a job that goes on is shown as it ends, once.
+
+    Args:  was_over: whether it had ended before that was drawn which is shown now.
+    """
     places = _places[job]
-    if not job.is_over and not places.ends:
+    if was_over:
+        return
+    if not places.ends:
         places.ends = True
         job.poller.when_over(job, lambda: _update(job))
+    elif job.is_over:  # its end may have been shown before that
+        _update(job)
 
 
 def _update(job: "TrackedJob") -> None:

@@ -53,8 +53,11 @@ def oldest_client_s(root: str) -> float:
     """
     oldest = float("inf")
     folder = os.path.dirname(owner_path(root, ""))
+    owners: list[str] = []
     with contextlib.suppress(OSError):
-        for owner in os.listdir(folder):
+        owners = os.listdir(folder)
+    for owner in owners:
+        with contextlib.suppress(OSError):  # one that ends meanwhile hides no other
             if is_alive(root, owner):
                 oldest = min(oldest, os.stat(os.path.join(folder, owner)).st_mtime)
     return oldest

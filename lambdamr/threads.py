@@ -6,6 +6,7 @@ that releases it leaves the lock locked, or released twice. What is here rests o
 """
 
 import _thread
+import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -19,7 +20,19 @@ def start_thread(run: Callable[[], None], name: str) -> threading.Thread:
     """
     thread = threading.Thread(target=run, name=name, daemon=True)
     if threading.current_thread() is threading.main_thread():
-        _thread.start_new_thread(thread.start, ())
+        begun = threading.Lock()
+        begun.acquire()
+
+        def start() -> None:
+            try:
+                thread.start()
+            finally:
+                begun.release()
+
+        _thread.start_new_thread(start, ())
+        if sys.version_info[:2] == (3, 12):  # that starts none behind the main thread's end
+            with begun:
+                pass
     else:
         thread.start()
     return thread

@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import lambdamr
 from lambdamr_runtime import context
 from tests.emulator import ministack  # noqa: F401 - a fixture
 from tests.gates import Gate
+
+# A machine that pauses is no defect: hypothesis fails an example that takes more than 0.2 s, and
+# one whose inputs take more than 1 s to make. What hangs, faulthandler_timeout shows.
+settings.register_profile("lambdamr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lambdamr")
 
 
 @pytest.fixture(scope="session", autouse=True)

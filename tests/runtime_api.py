@@ -34,6 +34,9 @@ REQUIREMENTS = REPOSITORY / "tests" / "lambda.txt"
 LAYER_REQUIREMENTS = REPOSITORY / "layer" / "requirements.txt"
 
 SYNC_BYTES, ASYNC_BYTES = 6 * 1024 * 1024, 1024 * 1024
+PATIENCE_S = 60.0
+"""After this a test that waits for the functions has failed."""
+
 LOOK_S = 0.02
 
 
@@ -110,6 +113,8 @@ class Environment:
             with contextlib.suppress(queue.Empty):
                 return invocation.answer.get(timeout=LOOK_S)
             if self.process.poll() is not None:
+                with contextlib.suppress(queue.Empty):  # it may have answered meanwhile
+                    return invocation.answer.get_nowait()
                 return _error(invocation, "Runtime.ExitError", self._end())
             if time.monotonic() > self._ends:
                 self.stop()
@@ -229,6 +234,13 @@ class LambdaHost:
         with self._lock:
             self._lock.wait_for(lambda: not self._running)
             self._idle.clear()
+
+    def wait_until_idle(self) -> None:
+        """Return when no invocation is under way: a client may see the last result of a job before
+        the function that committed it has answered.
+        """
+        with self._lock:
+            assert self._lock.wait_for(lambda: not (self._queue or self._running), PATIENCE_S)
 
     def queued(self) -> int:
         """Return how many events wait for a place."""

@@ -74,7 +74,9 @@ def test_lines_end_anywhere_among_the_bytes_that_are_searched_at_a_time(
     data=TEXTS.filter(bool), split_bytes=SIZES, block_bytes=SIZES, search_bytes=st.integers(1, 9)
 )
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_large_blocks_of_a_local_file(
     tmp_path: Path, data: bytes, split_bytes: int, block_bytes: int, search_bytes: int

@@ -101,8 +101,8 @@ def test_cancel_while_the_client_looks_for_outcomes(
         some = iter(missing)
         next(some)
         if not looked.is_set():
-            looked.set()
             futures[-1].cancel()
+            looked.set()  # not before: the test lets the tasks go
         return prefixes_to_list(keys, plan, [0, *some], paged=paged)
 
     futures = single.map(partial(faults.signed_hold, folder), range(50), chunksize=1)
@@ -123,7 +123,7 @@ def test_cancel_a_long_map(single: lambdamr.Executor, folder: str) -> None:
     asked = time.monotonic()
     assert futures.cancel() == 50
     assert all(future.cancelled() for future in futures)
-    assert time.monotonic() - asked < 2
+    assert time.monotonic() - asked < faults.AT_ONCE_S
     with pytest.raises(CancelledError):
         futures.result(LIMIT_S)
     assert_ended(faults.pids_in(folder))
@@ -239,7 +239,7 @@ def test_leaving_by_an_exception(root: str, folder: str) -> None:
     asked = time.monotonic()
     with pytest.raises(LookupError, match="mine"):
         leave()
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < faults.AT_ONCE_S
     assert len(futures) == 30
     assert all(future.cancelled() for future in futures)
     assert_ended(faults.pids_in(folder))
@@ -269,7 +269,7 @@ def test_shutdown_cancels_a_map(root: str, folder: str) -> None:
     begun(folder, 0)
     asked = time.monotonic()
     executor.shutdown(wait=True, cancel_futures=True)
-    assert time.monotonic() - asked < SEEN_WITHIN_S
+    assert time.monotonic() - asked < faults.AT_ONCE_S
     assert all(future.cancelled() for future in futures)
     assert_ended(faults.pids_in(folder))
 

@@ -25,6 +25,7 @@ import pytest
 import lambdamr
 from lambdamr.backend import Listener
 from lambdamr.config import load_config
+from lambdamr.submission import Submission
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Event
 from tests.gates import PATIENCE_S, Gate, pass_gate
@@ -159,12 +160,6 @@ class TestMap:
             executor.map(square, [1], retries=-1)
         with pytest.raises(ValueError, match="timeout_s"):
             executor.map(square, [1], timeout_s=0)
-        with pytest.raises(ValueError, match="memory_mb must be >= 32, got 31"):
-            executor.map(square, [1], memory_mb=31)
-        with pytest.raises(ValueError, match=r"memory_mb\['reduce'\] must be >= 32, got 31"):
-            executor.map_reduce(
-                square, [1], lambdamr.reducers.sum, memory_mb={"map": 32, "reduce": 31}
-            )
         with pytest.raises(ValueError, match="max_failures"):
             executor.map(square, [1], max_failures=1.5)
         with pytest.raises(TypeError, match=r"chunksize must be a whole number, got 2\.5"):
@@ -422,6 +417,31 @@ class TestShutdown:
             squares = [n * n for n in range(len(futures))]
             assert [future.result(PATIENCE_S) for future in futures] == squares
         assert errors == ["cannot schedule new futures after shutdown"] * 2
+
+    def test_shutdown_waits_for_a_call_that_is_being_submitted(
+        self, root: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that was accepted before shutdown runs, however long its storing takes."""
+        stalled, may_go = threading.Event(), threading.Event()
+        really = Submission.store
+
+        def store(self: Submission, *args: Any) -> None:
+            stalled.set()
+            assert may_go.wait(PATIENCE_S)
+            really(self, *args)
+
+        executor = lambdamr.Executor(root=root, workers=1)
+        assert executor.submit(square, 2).result(PATIENCE_S) == 4
+        engine = executor.engine()
+        monkeypatch.setattr(Submission, "store", store)
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            submitting = threads.submit(executor.submit, square, 3)
+            assert stalled.wait(PATIENCE_S)
+            ending = threads.submit(executor.shutdown)
+            assert not engine.closed.wait(0.3)
+            may_go.set()
+            assert submitting.result(PATIENCE_S).result(PATIENCE_S) == 9
+            ending.result(PATIENCE_S)
 
     def test_shutdown_without_waiting(self, root: str, gate: Gate) -> None:
         """shutdown(wait=False) returns at once; outstanding calls end, then so do the workers."""

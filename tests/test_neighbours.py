@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import lambdamr
+from lambdamr import ownership
 from lambdamr.inputs import Input, as_input
-from lambdamr.ownership import Ownership, is_alive
+from lambdamr.ownership import Ownership, is_alive, oldest_client_s, owner_path
 
 LIMIT_S = 30.0
 LONG_AGO_S = 1_600_000_000.0
@@ -162,3 +163,26 @@ def test_any_iterable_of_paths_names_files(tmp_path: Path) -> None:
     found = as_input(tmp_path.glob("*.txt"))
     assert isinstance(found, Input)
     assert [each.key for each in found.objects()] == ["a.txt"]
+
+
+def test_a_client_that_ends_hides_no_other(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several, one ends while it is asked which of them began first."""
+    began = {"a" * 16: 1000.0, "b" * 16: 2000.0, "c" * 16: 3000.0}
+    held = [Ownership(root, name) for name in began]
+    for each, (name, began_s) in zip(held, began.items(), strict=True):
+        each.hold()
+        os.utime(owner_path(root, name), (began_s, began_s))
+    gone: list[str] = []
+
+    def ends_first(where: str, name: str) -> bool:
+        if not gone:
+            gone.append(name)
+            os.unlink(owner_path(where, name))
+        return True
+
+    monkeypatch.setattr(ownership, "is_alive", ends_first)
+    assert oldest_client_s(root) == min(
+        began_s for name, began_s in began.items() if name not in gone
+    )
+    for each in held:
+        each.release()

@@ -203,3 +203,26 @@ def test_the_tour_is_what_its_script_makes() -> None:
     notebook = nbformat.read(ROOT / "examples" / "tour.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+
+
+def test_a_job_that_ends_while_it_is_drawn(kernel: Kernel) -> None:
+    """It is drawn again, as it has ended."""
+    shown = kernel.run(
+        """
+        import lambdamr.views
+        really = lambdamr.views.job_view
+
+        def slowly(job, *note):
+            lambdamr.views.job_view = really
+            view = really(job, *note)
+            job.wait(60)
+            while job.poller.find(job.manifest.job):
+                time.sleep(0.01)
+            return view
+
+        lambdamr.views.job_view = slowly
+        executor.map(time.sleep, [0.3])
+        """
+    )
+    texts = [text_of(content) for kind, content in shown if kind.endswith("display_data")]
+    assert [text.rpartition(": ")[2] for text in texts] == ["map 0/1", "map 1/1"]

@@ -556,8 +556,15 @@ class TestInterrupt:
         nothing waits for ever. The standard library's `with condition` may stay locked then.
         """
         ended = script("""
-            import lambdamr, random, signal
+            import lambdamr, random, signal, sys
 
+            def again(lost):  # Python drops what is raised in a callback of a weak reference
+                if isinstance(lost.exc_value, KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, 0.001)
+                else:
+                    sys.__unraisablehook__(lost)
+
+            sys.unraisablehook = again
             signal.signal(signal.SIGALRM, signal.default_int_handler)
             random.seed(12)
             executor = lambdamr.Executor()

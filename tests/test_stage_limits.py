@@ -113,8 +113,8 @@ def test_more_than_the_workers_have_is_refused(pool: lambdamr.Executor) -> None:
     [
         ({"timeout_s": {"final": 1}}, "map and reduce"),
         ({"timeout_s": {"map": 0}}, r"timeout_s\['map'\] must be positive"),
-        ({"memory_mb": {"reduce": 0}}, r"memory_mb\['reduce'\] must be >= 1"),
-        ({"memory_mb": -1}, "memory_mb must be >= 1"),
+        ({"memory_mb": {"reduce": 31}}, r"memory_mb\['reduce'\] must be >= 32, got 31"),
+        ({"memory_mb": -1}, "memory_mb must be >= 32"),
     ],
 )
 def test_limits_that_cannot_be_meant(options: dict[str, Any], said: str) -> None:

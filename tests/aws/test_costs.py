@@ -36,6 +36,7 @@ def test_a_map_costs_what_was_planned(cloud: Cloud) -> None:
         futures = executor.map(len, items, chunksize=1)
         assert futures.result(PATIENCE_S) == [16 << 10] * 12
         _await_report(executor, futures.job_id)
+        cloud.host.wait_until_idle()
         check(plan, proxy, cloud.host.counts["priced"] - before)
         cost = futures.cost()
         assert cost.target == plan.target
@@ -53,6 +54,7 @@ def test_a_map_reduce_costs_what_was_planned(cloud: Cloud) -> None:
         before = cloud.host.counts["weighed"]
         job = executor.map_reduce(tasks.words, iter(inputs), lambdamr.reducers.sum, **options)
         assert job.wait(PATIENCE_S)
+        cloud.host.wait_until_idle()
         check(plan, proxy, cloud.host.counts["weighed"] - before)
         assert set(job.cost().by_component()) == {
             "Lambda GB-s", "Lambda requests", "PUT", "GET", "LIST", "storage",

@@ -110,6 +110,7 @@ def test_throttled_launches(cloud: Cloud) -> None:
         assert executor.map(tasks.double, range(16), chunksize=1).result(PATIENCE_S) == [
             2 * i for i in range(16)
         ]
+    cloud.host.wait_until_idle()
     assert cloud.host.throttles == 0
     assert cloud.host.counts["throttled"] == 16
 
@@ -138,6 +139,7 @@ def stage_of_many(
         futures = executor.map(tasks.double, range(chunks), chunksize=1)
         assert futures.result(5 * PATIENCE_S) == [2 * i for i in range(chunks)]
         job = futures[0]._stage.job_id
+    cloud.host.wait_until_idle()
     client = cloud.host.counts["requests by boto3"] - before.get("requests by boto3", 0)
     assert client <= 64
     assert cloud.host.counts[name] <= lanes

@@ -32,6 +32,7 @@ def test_lanes_hand_over_in_time(cloud: Cloud) -> None:
     with cloud.executor(cloud.deploy(name="handing", timeout_s=3), concurrency=1) as executor:
         futures = executor.map(tasks.sleep, [0.4] * 6, chunksize=1)
         assert futures.result(PATIENCE_S) == [0.4] * 6
+    cloud.host.wait_until_idle()
     assert 2 <= cloud.host.counts["handing"] <= 6
 
 
