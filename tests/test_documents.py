@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import faults
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -49,7 +51,7 @@ def test_a_program_prints_what_the_document_says(program: str, output: str, tmp_
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=faults.PROGRAM_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -68,7 +70,7 @@ def test_the_word_count_example_prints_counts_and_report(tmp_path: Path) -> None
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=faults.PROGRAM_S,
         check=True,
     )
     lines = [line.split() for line in done.stdout.splitlines()]
