@@ -58,6 +58,7 @@ class Engine:
         job.modules = submission.modules
         job.footprints = submission.footprints
         try:
+            job.submitter = threading.get_ident()
             with self._gate:  # outstanding from here on: who ends the executor waits for it
                 self._check_open()
                 self.poller.add(job)
@@ -69,11 +70,21 @@ class Engine:
         except BaseException as error:  # Ctrl-C too: nobody would launch it
             self._fail(job, error, "it could not be submitted")
             raise
+        finally:
+            job.submitter = 0
         return job
 
     def _check_open(self) -> None:
         if self._finishing:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            raise _closed()
+
+    def _fail_interrupted(self) -> None:
+        """Fail what this thread is submitting: where it is the handler of a signal, or a finalizer,
+        that ends the executor, the submission cannot go on before that has returned.
+        """
+        for job in self.poller.outstanding():
+            if job.submitter == threading.get_ident():
+                self._fail(job, _closed(), "it could not be submitted")
 
     def _launch_later(self, job: TrackedJob, submission: Submission) -> None:
         """Have a job launched by the last of the futures that it waits for."""
@@ -95,19 +106,12 @@ class Engine:
         if not job.begin_launch():
             self.poller.entomb(job)
             return
-        try:
-            if not any(job.pending):
-                self._end_empty(job)
-            if isinstance(self.backend, RemoteBackend):
-                job.take_over = self.backend.watch(job, is_new=True)
-            self.poller.add(job)
-            submission.launch(self.backend, self.poller.machine.time())
-        except BaseException as error:  # nobody will ever end this job: nothing may wait for it
-            self.backend.withdraw(job.manifest.job)
-            self._fail(job, error, "it could not be launched")
-            if isinstance(self.backend, RemoteBackend):
-                self.poller.entomb(job)  # some of its lanes may run
-            raise
+        if not any(job.pending):
+            self._end_empty(job)
+        if isinstance(self.backend, RemoteBackend):
+            job.take_over = self.backend.watch(job, is_new=True)
+        self.poller.add(job)  # again: it is looked for from now on
+        submission.launch(self.backend, self.poller.machine.time())
 
     def _launch_awaiting(self, job: TrackedJob, submission: Submission) -> None:
         """Launch a job whose arguments are done, or resolve it with what one of them raised.
@@ -116,20 +120,31 @@ class Engine:
         """
         if job.launch is not Launch.WAITING:
             return  # cancelled while it waited
+        what = "an argument failed"
         try:
             if len(job.stages) > 1 or job.pending == [1]:
                 for future in submission.awaited:
                     future.result()
+            what = "it could not be launched"
             submission.store(self.backend.store, self.known)
             self._launch(job, submission)
         except BaseException as error:  # the call's futures get it, whatever it is
-            self._fail(job, error, "an argument failed")
+            self._fail(job, error, what)
 
     def _fail(self, job: TrackedJob, error: BaseException, what: str) -> None:
+        """End a job that nobody has the futures of, or whose futures are to have this error."""
         from lambdamr_runtime.barrier import Report
 
-        job.give_up(lambda *_: error, Report("failed", f"{what}: {error!r}"))
+        report = Report("failed", f"{what}: {error!r}", self.poller.machine.time())
+        job.give_up(lambda *_: error, report)
         self.poller.look()
+        if job.launch is not Launch.LAUNCHED:
+            return
+        self.backend.withdraw(job.manifest.job)
+        try:
+            self.poller.entomb(job)  # some of its lanes may run
+        except StoreError as refused:  # what has failed is what is raised
+            logger.warning("Could not end job %s: %s", job.manifest.job, refused)
 
     def _end_empty(self, job: TrackedJob) -> None:
         """A job without tasks has nobody to end it but the client."""
@@ -172,6 +187,7 @@ class Engine:
         with self._gate:
             self._finishing = True
         if wait:
+            self._fail_interrupted()
             self.poller.wait_until_idle()
             self._close()
         else:
@@ -233,6 +249,10 @@ class Engine:
         """Stop when nobody has the executor any more, and see that the program's end waits."""
         weakref.finalize(executor, self.finish, wait=False).atexit = False
         _engines.add(self)
+
+
+def _closed() -> RuntimeError:
+    return RuntimeError("cannot schedule new futures after shutdown")
 
 
 def _unwound(act: Callable[[], None]) -> None:

@@ -55,7 +55,7 @@ STDERR_BYTES = 4096
 """What is shown of the stderr of a worker that cannot start."""
 
 
-_starting = threading.RLock()  # the handler of a signal may fork while its thread starts one
+_starting = threading.RLock()  # a signal's handler may fork between the hooks of another fork
 """Held while a worker is started: a process that another thread forks in between would keep the
 pipe that `subprocess` waits on, and the worker's end of its socket: its death would go unseen."""
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lambdamr.backend import Listener
 from lambdamr_runtime.context import Context
-from lambdamr_runtime.errors import StoreError
+from lambdamr_runtime.errors import LambdamrError
 from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.limits import LANES_PER_WORKER
 from lambdamr_runtime.wire import Event
@@ -71,5 +71,5 @@ def end_failed(store: "Store", job: str, report: "Report") -> None:
     try:
         if not summary(store, job).is_settled:
             end_job(store, JobKeys(job), report)
-    except StoreError as error:
+    except (LambdamrError, OSError) as error:  # the caller is the thread that serves all workers
         logger.warning("Could not end job %s, which failed (%s): %s", job, report.reason, error)

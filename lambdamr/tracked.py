@@ -206,6 +206,8 @@ class TrackedJob:
         """Held while the cancellation of a task is decided, store requests included: of two tasks
         of a chunk one is the last. Reentrant: a signal's handler may cancel too."""
         self.launch = Launch.WAITING
+        self.submitter = 0
+        """The thread that is submitting it; 0: none is."""
         self.modules: frozenset[str] = frozenset()
         """Modules that its pickles refer to, where this client submitted it: whoever takes its
         results as arguments needs them too."""

@@ -241,7 +241,7 @@ class Poller:
         from lambdamr_runtime.barrier import Report, end_job
 
         report = Report("cancelled", "cancelled by the client", self.machine.time())
-        end_job(self._store, job.keys, report)
+        end_job(self._store, job.keys, job.end or report)
 
     def _create_cancelled(self, stage: TrackedStage, chunk: int) -> bool:
         from lambdamr_runtime import serialize

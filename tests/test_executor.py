@@ -25,6 +25,7 @@ import pytest
 import lambdamr
 from lambdamr.backend import Listener
 from lambdamr.config import load_config
+from lambdamr.looking import State, job_ids, summary
 from lambdamr.submission import Submission
 from lambdamr_runtime.store import Store, open_store
 from lambdamr_runtime.wire import Event
@@ -442,6 +443,44 @@ class TestShutdown:
             may_go.set()
             assert submitting.result(PATIENCE_S).result(PATIENCE_S) == 9
             ending.result(PATIENCE_S)
+
+    def test_shutdown_in_the_midst_of_a_submission(
+        self, root: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By the same thread, as a signal's handler does: it returns, and the call does not run."""
+        executor = lambdamr.Executor(root=root, workers=1)
+        really = Submission.store
+
+        def store(self: Submission, *args: Any) -> None:
+            executor.shutdown()
+            really(self, *args)
+
+        monkeypatch.setattr(Submission, "store", store)
+        future = executor.submit(square, 3)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            future.result(PATIENCE_S)
+
+    def test_a_launch_that_is_interrupted_ends_the_job(
+        self, root: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody has its futures: what runs of it stops, and it is not taken up again."""
+        really = Submission.launch
+
+        def launch(self: Submission, *args: Any) -> None:
+            really(self, *args)
+            raise KeyboardInterrupt
+
+        with lambdamr.Executor(root=root, workers=1) as executor:
+            with monkeypatch.context() as patch:
+                patch.setattr(Submission, "launch", launch)
+                with pytest.raises(KeyboardInterrupt):
+                    executor.map(time.sleep, [0.01] * 5000, chunksize=1)
+            assert executor.submit(square, 3).result(PATIENCE_S) == 9
+        store = open_store(root)
+        (found,) = (each for job in job_ids(store) if (each := summary(store, job)).tasks == 5000)
+        assert found.state is State.FAILED
+        assert found.ended < 5000
+        assert "KeyboardInterrupt" in found.reason
 
     def test_shutdown_without_waiting(self, root: str, gate: Gate) -> None:
         """shutdown(wait=False) returns at once; outstanding calls end, then so do the workers."""

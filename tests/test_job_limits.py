@@ -1,16 +1,20 @@
 """The time limit of a whole job: it holds with and without its client, and says so."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
 import lambdamr
-from lambdamr.submission import StageDraft
+from lambdamr.futures import Futures
+from lambdamr.submission import StageDraft, Submission
+from lambdamr.tracked import TrackedJob
 from lambdamr.tracking import Poller
 from lambdamr_runtime.barrier import EndKind, Report, end_job
 from lambdamr_runtime.errors import JobTimeout
@@ -181,6 +185,30 @@ def test_a_clock_set_back_makes_no_job_endless() -> None:
 
 
 # --- with real workers -------------------------------------------------------------------------
+
+
+def test_job_timeout_during_the_submission(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is over its limit before it is stored: for its client and for who attaches."""
+    over = threading.Event()
+    really = Submission.store
+
+    def store(self: Submission, *args: Any) -> None:
+        assert over.wait(LIMIT_S)
+        really(self, *args)
+
+    with lambdamr.Executor(workers=1, root=root) as executor:
+        give_up = TrackedJob.give_up
+
+        def giving_up(self: TrackedJob, *args: Any) -> None:
+            give_up(self, *args)
+            over.set()
+
+        monkeypatch.setattr(TrackedJob, "give_up", giving_up)
+        monkeypatch.setattr(Submission, "store", store)
+        futures = executor.map(abs, [-1, -2], chunksize=1, job_timeout_s=0.2)
+        for each in (futures, lambdamr.attach(futures.job_id, root=root)):
+            assert isinstance(each, Futures)
+            assert [type(error) for error in each.exceptions(LIMIT_S)] == [JobTimeout] * 2
 
 
 def test_job_timeout_of_a_map(single: lambdamr.Executor, folder: str) -> None:

@@ -269,6 +269,27 @@ def test_a_fork_that_leaves_the_task_ends(
     ]
 
 
+def test_a_fork_of_a_task_submits_nothing(single: lambdamr.Executor) -> None:
+    """It has no worker behind it, and is told so."""
+
+    def task() -> str:
+        receiving, sending = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                lambdamr.Executor().submit(abs, -1)
+            except RuntimeError as error:
+                os.write(sending, str(error).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(sending)
+        with open(receiving) as file:
+            return file.read()
+
+    said = single.submit(task).result(LIMIT_S)
+    assert said.startswith("cannot schedule new futures: this process was forked by a task")
+
+
 def test_an_end_in_the_midst_of_a_message(single: lambdamr.Executor, folder: str) -> None:
     """A process that is killed while it sends is seen to have ended, though one that its task
     forked lives on.

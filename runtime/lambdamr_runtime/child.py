@@ -327,17 +327,28 @@ class _Link:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def _check(self) -> None:
+        """Before the lock, which a thread that is not in a fork may have held."""
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "cannot schedule new futures: this process was forked by a task, and only the "
+                "task's own process has a worker behind it. Call from there."
+            )
 
     def invoke(self, event: Event) -> None:
         self.launch((event,))
 
     def launch(self, events: Sequence[Event]) -> None:
         """Launch several events, side by side where the parent can."""
+        self._check()
         with self._lock:
             self.channel.send(Verb.INVOKE, b"\n".join(event.encode() for event in events))
             self.channel.receive()
 
     def take(self, job: str) -> Event | None:
+        self._check()
         with self._lock:
             self.channel.send(Verb.TAKE, job.encode())
             message = self.channel.receive()

@@ -229,6 +229,7 @@ class Output:
         if not size:
             return b""
         with self._untrimmed() if size > OUTPUT_BYTES else contextlib.nullcontext():
+            size = os.fstat(self._fd).st_size
             tail = os.pread(self._fd, LOG_BYTES, max(0, size - LOG_BYTES))
             os.ftruncate(self._fd, 0)
         return tail

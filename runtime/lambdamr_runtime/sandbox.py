@@ -43,6 +43,9 @@ from lambdamr_runtime.wire import FINAL_CAUSES, Death, DeathCause, Event
 
 _RUNTIME = os.path.dirname(__file__)
 
+MOST_DESCRIPTORS = 1024
+"""More than a worker's parent has open; what the system allows may be 2**30, and take 100 s."""
+
 LOOKER_S = 30
 """How long a look for a tombstone may take, in a process of its own."""
 
@@ -337,9 +340,9 @@ class _Looker:
         """End this process with status 0 if the job is cancelled."""
         status = 1
         try:
-            # What the parent holds: the lifeline of the child, too, which must close with it.
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             signal.alarm(LOOKER_S)  # one that hangs is no news, and keeps others from looking
+            # What the parent holds: the lifeline of the child, too, which must close with it.
+            os.closerange(3, MOST_DESCRIPTORS)
             store = open_store(self._settings.root)
             status = 0 if store.exists(JobKeys(self._job).cancelled) else 1
         finally:
