@@ -13,7 +13,7 @@ from typing import Any
 from lambdamr.backend import Backend, RemoteBackend
 from lambdamr.machine import Machine
 from lambdamr.submission import Submission
-from lambdamr.threads import start_thread
+from lambdamr.threads import start_thread, with_end
 from lambdamr.tracked import Launch, TrackedJob
 from lambdamr.tracking import Poller
 from lambdamr_runtime.errors import StoreError
@@ -44,7 +44,6 @@ class Engine:
 
         Raises:  RuntimeError: after shutdown, or in a forked process.
         """
-        self._check_open()
         if self._is_forked:
             raise RuntimeError(
                 "cannot schedule new futures: this executor was made in the process that this one "
@@ -60,7 +59,8 @@ class Engine:
         try:
             job.submitter = threading.get_ident()
             with self._gate:  # outstanding from here on: who ends the executor waits for it
-                self._check_open()
+                if self._finishing:
+                    raise _closed()
                 self.poller.add(job)
             if submission.awaited:
                 self._launch_later(job, submission)
@@ -73,10 +73,6 @@ class Engine:
         finally:
             job.submitter = 0
         return job
-
-    def _check_open(self) -> None:
-        if self._finishing:
-            raise _closed()
 
     def _fail_interrupted(self) -> None:
         """Fail what this thread is submitting: where it is the handler of a signal, or a finalizer,
@@ -215,15 +211,7 @@ class Engine:
         """
         if self._is_forked:
             return
-        ended = threading.Lock()
-        ended.acquire()
-
-        def abandon() -> None:
-            try:
-                self._abandon()
-            finally:
-                ended.release()
-
+        abandon, ended = with_end(self._abandon)
         start_thread(abandon, "lambdamr-end")
         with ended:
             pass

@@ -20,15 +20,7 @@ def start_thread(run: Callable[[], None], name: str) -> threading.Thread:
     """
     thread = threading.Thread(target=run, name=name, daemon=True)
     if threading.current_thread() is threading.main_thread():
-        begun = threading.Lock()
-        begun.acquire()
-
-        def start() -> None:
-            try:
-                thread.start()
-            finally:
-                begun.release()
-
+        start, begun = with_end(thread.start)
         _thread.start_new_thread(start, ())
         if sys.version_info[:2] == (3, 12):  # that starts none behind the main thread's end
             with begun:
@@ -41,6 +33,20 @@ def start_thread(run: Callable[[], None], name: str) -> threading.Thread:
 INTERRUPT_S = 1.0
 """Longest wait at a time: Ctrl-C that comes between Python's last look for signals and the wait
 itself ends no wait, and is seen behind it."""
+
+
+def with_end(act: Callable[[], None]) -> tuple[Callable[[], None], threading.Lock]:
+    """Return what calls *act*, once, and a lock that nobody can hold before that has ended."""
+    ended = threading.Lock()
+    ended.acquire()
+
+    def acting() -> None:
+        try:
+            act()
+        finally:
+            ended.release()
+
+    return acting, ended
 
 
 class Signal:

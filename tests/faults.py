@@ -20,27 +20,16 @@ PATIENCE_S = 30.0
 
 POLL_S = 0.01
 
-PROGRAM_S = 240.0
-"""After this a program has failed: the slowest takes 20 s here, and other machines are slower."""
-
-AT_ONCE_S = PATIENCE_S / 2
-"""Less than this takes what does not wait for a task that is held, or sleeps, for PATIENCE_S; more
-than this machine may stand still."""
-
 
 def wait_until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:
     """Return as soon as *condition* holds.
 
-    Counted are looks, not seconds: a machine that stands still costs one, and a slow one has more
-    time.
-
     Raises:  AssertionError: it did not within *patience_s*; names *what* was waited for.
     """
-    for _ in range(round(patience_s / POLL_S)):
-        if condition():
-            return
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {patience_s} s in vain for {what}"
         time.sleep(POLL_S)
-    assert condition(), f"waited {patience_s} s in vain for {what}"
 
 
 def wait_until_waiting(pid: int) -> None:
@@ -394,7 +383,7 @@ def output_of(client: "subprocess.Popen[str]") -> str:
     """
     with client:
         try:
-            out, err = client.communicate(timeout=PROGRAM_S)
+            out, err = client.communicate(timeout=2 * PATIENCE_S)
         finally:
             client.kill()
     assert client.returncode == 0, err

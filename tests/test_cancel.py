@@ -123,7 +123,7 @@ def test_cancel_a_long_map(single: lambdamr.Executor, folder: str) -> None:
     asked = time.monotonic()
     assert futures.cancel() == 50
     assert all(future.cancelled() for future in futures)
-    assert time.monotonic() - asked < faults.AT_ONCE_S
+    assert time.monotonic() - asked < 2
     with pytest.raises(CancelledError):
         futures.result(LIMIT_S)
     assert_ended(faults.pids_in(folder))
@@ -239,7 +239,7 @@ def test_leaving_by_an_exception(root: str, folder: str) -> None:
     asked = time.monotonic()
     with pytest.raises(LookupError, match="mine"):
         leave()
-    assert time.monotonic() - asked < faults.AT_ONCE_S
+    assert time.monotonic() - asked < 5
     assert len(futures) == 30
     assert all(future.cancelled() for future in futures)
     assert_ended(faults.pids_in(folder))
@@ -269,7 +269,7 @@ def test_shutdown_cancels_a_map(root: str, folder: str) -> None:
     begun(folder, 0)
     asked = time.monotonic()
     executor.shutdown(wait=True, cancel_futures=True)
-    assert time.monotonic() - asked < faults.AT_ONCE_S
+    assert time.monotonic() - asked < SEEN_WITHIN_S
     assert all(future.cancelled() for future in futures)
     assert_ended(faults.pids_in(folder))
 

@@ -53,8 +53,8 @@ def test_a_process_is_left_in_peace_until_a_limit_is_near(
     now = time.monotonic()
     running = Running(1, 0, 0, now + left_s, "", limit_s=limit_s)
     found = patience_s(running, limit_mb, now + event_left_s)
-    passed_s = time.monotonic() - now + 1e-6
-    assert max(0.0, expected - passed_s) <= found <= expected + 1e-6
+    passed_s = time.monotonic() - now + 1e-6  # of rounding
+    assert max(0.0, expected - passed_s) <= found <= expected
     assert patience_s(None, limit_mb, now + event_left_s) == CHECK_S
 
 
@@ -73,7 +73,7 @@ def test_time_limit(pool: lambdamr.Executor, task: Callable[[], object]) -> None
     assert "faults.py" in str(error)
     assert "timeout_s=" in str(error)
     assert "lambdamr_runtime" not in str(error)
-    assert 0.4 <= time.monotonic() - begun < faults.AT_ONCE_S
+    assert 0.4 <= time.monotonic() - begun < 5
     assert future.stats is not None
     assert future.stats.tries == 1
 

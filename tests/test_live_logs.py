@@ -16,7 +16,6 @@ from lambdamr_runtime.keys import JobKeys
 from lambdamr_runtime.logs import LiveLog, LogWatch
 from lambdamr_runtime.process import Running
 from lambdamr_runtime.store import open_store
-from tests.faults import wait_until
 from tests.faulty_stores import InterceptedStore, Request
 from tests.gates import PATIENCE_S, Gate, pass_gate
 
@@ -122,7 +121,7 @@ def test_logs_of_a_running_task(executor: lambdamr.Executor, gate: Gate) -> None
     """logs() of a task that runs is what it has written so far; when it is done, all."""
     future = executor.submit(print_and_hold, gate.path, "it")
     gate.wait_until_entered()
-    wait_until(lambda: future.logs() == "before it\n", "what it has written")
+    assert future.logs() == "before it\n"
     gate.open()
     future.result(PATIENCE_S)
     assert future.logs() == "before it\nafter it\n"
@@ -139,8 +138,7 @@ def test_logs_of_a_running_task_of_another_client(executor: lambdamr.Executor, g
         engine = other.engine()
         job = TrackedJob(future.stage.job.manifest, engine.backend, engine.poller)
         follow_job(job)
-        running = job.stages[0].futures[0]
-        wait_until(lambda: running.logs() == "before it\n", "what it has written")
+        assert job.stages[0].futures[0].logs() == "before it\n"
         gate.open()
         job.stages[0].futures[0].result(PATIENCE_S)
 

@@ -26,7 +26,7 @@ from tests import faults
 from tests.gates import Gate, pass_gate
 
 PATIENCE_S = 30.0
-"""What takes longer hangs."""
+"""A program that takes longer hangs."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def run(root: str, tmp_path: Path) -> Run:
             [sys.executable, *arguments],
             input=textwrap.dedent(stdin).encode(),
             capture_output=True,  # as bytes: text would turn "\r" into "\n"
-            timeout=faults.PROGRAM_S,
+            timeout=PATIENCE_S,
             env=environment(root, **more),
             cwd=tmp_path,
         )

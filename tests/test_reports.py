@@ -106,9 +106,8 @@ def test_stragglers_of_a_map_are_named(root: str, tmp_path: Path) -> None:
 
     with lambdamr.Executor(workers=1, root=root) as executor:
         report = executor.map(task, range(8), chunksize=1).report()
-    (slow,) = (each for each in report.timing["map"].stragglers if each.task == 3)
-    assert slow.seconds >= 1.2
-    assert f"task 3 ({slow.seconds:.2f} s" in str(report)
+    assert [each.task for each in report.timing["map"].stragglers] == [3]
+    assert "stragglers: task 3 (1." in str(report)
 
 
 def test_report_of_futures_of_several_jobs(executor: lambdamr.Executor) -> None:
